@@ -84,8 +84,9 @@ def check_affine(affine: Affine) -> None:
         raise GeometryError(f"affine is singular: {affine[:3, :3].tolist()}")
     axes = affine[:3, :3] / spacing
     shear = float(np.abs(axes.T @ axes - np.eye(3)).max())
+    angle_deg = float(np.degrees(np.arcsin(min(shear, 1.0))))
     if shear > MAX_SHEAR:
         raise GeometryError(
-            f"grid axes must be perpendicular, got a grid sheared by {np.degrees(np.arcsin(min(shear, 1.0))):.2f} degrees; "
+            f"grid axes must be perpendicular, got a grid sheared by {angle_deg:.2f} degrees; "
             "resample it to a rectangular grid first"
         )
