@@ -1,0 +1,160 @@
+"""From registry to network and back to files: hashes first, nothing unpickled, every key and shape accounted for."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import nn
+
+from . import storage, weights
+from .cards import EncoderCard, TaskCard
+from .errors import OutputError, RegistryError
+from .labels import TaskId
+from .layout import DECODER, ENCODER
+from .nn.encoder import freeze
+from .nn.model import WholeBodyModel, build_model
+from .registry import Registry
+
+MAX_FLOAT16 = 65504.0
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A model that is ready to run, and the cards that describe it.
+
+    Attributes:
+        network: On the CPU, float32, in evaluation mode, without gradients.
+        encoder_card: Card of its encoder.
+        cards: Card of every loaded task, in registry order.
+    """
+
+    network: WholeBodyModel
+    encoder_card: EncoderCard
+    cards: Mapping[TaskId, TaskCard]
+
+
+def load_model(registry: Registry, tasks: Iterable[TaskId] | None = None) -> LoadedModel:
+    """Build the encoder and the decoders of ``tasks`` (default: all visible ones). Other decoders are not read.
+
+    Raises:
+        RegistryError: a task is unknown, nothing is published, or a file does not match its card. The message names
+            the file.
+    """
+    encoder_card = registry.encoder_card()
+    cards = _chosen(registry, tasks)
+    for card in cards:
+        _check_loadable(card, encoder_card)
+    network = build_model(encoder_card.spec, {card.task: card.spec for card in cards})
+    shapes = weights.encoder_shapes(encoder_card.spec)
+    state = load_weights(registry.encoder_weights(), sha256=encoder_card.weights_sha256, shapes=shapes)
+    _fill(network.encoder, state, source=ENCODER)
+    for card in cards:
+        shapes = weights.decoder_shapes(card.spec, encoder_card.spec)
+        state = load_weights(registry.task_weights(card), sha256=card.weights_sha256, shapes=shapes)
+        _fill(network.decoder(card.task), state, source=f"{card.title} {DECODER}")
+    freeze(network)
+    return LoadedModel(network, encoder_card, {card.task: card for card in cards})
+
+
+def load_weights(path: Path, *, sha256: str, shapes: weights.Shapes) -> dict[str, torch.Tensor]:
+    """Tensors of a safetensors file as float32 on the CPU.
+
+    The bytes that are hashed are the bytes that are parsed, so a file that changes meanwhile cannot slip through.
+
+    Args:
+        path: The file.
+        sha256: What its bytes must hash to.
+        shapes: Name and shape of every tensor it must hold, and no other.
+    """
+    source = "/".join(path.parts[-3:])
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise RegistryError(f"{source} cannot be read: {error.strerror or error}") from error
+    found = storage.sha256_bytes(data)
+    if found != sha256:
+        raise RegistryError(
+            f"{source} was changed after it was published: its card says SHA-256 {sha256[:12]}…, the file has "
+            f"{found[:12]}…; restore it from a backup or import the task again"
+        )
+    weights.check_shapes(weights.read_header(path), shapes, source=source)
+    try:
+        tensors = safetensors.torch.load(data)
+    except safetensors.SafetensorError as error:
+        raise RegistryError(f"{source} is no readable safetensors file: {error}") from error
+    return {name: tensor.to(torch.float32) for name, tensor in tensors.items()}
+
+
+def save_weights(module_state: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Write a state dict as float16 safetensors; equal weights give equal bytes. An existing file is replaced.
+
+    Raises:
+        RegistryError: a weight is no floating-point tensor, is not finite, or does not fit into float16.
+        OutputError: the file cannot be written.
+    """
+    halves = {name: _half(name, module_state[name]) for name in sorted(module_state)}
+    if not halves:
+        raise RegistryError(f"{path.name} must hold at least one weight, got none")
+    data = safetensors.torch.save(halves)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.unlink(missing_ok=True)
+        storage.write_bytes(temporary, data)
+        temporary.replace(path)
+        storage.sync_folder(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise OutputError(f"cannot write the weights {path}: {error.strerror or error}") from error
+
+
+def _half(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    if not tensor.is_floating_point():
+        raise RegistryError(f"the weight {name!r} must be floating point, got {tensor.dtype}")
+    # A copy of its own: safetensors refuses views and tensors that share memory.
+    full = tensor.detach().to("cpu", torch.float32)
+    if not bool(torch.isfinite(full).all()):
+        bad = full[~torch.isfinite(full)].flatten()[0].item()
+        raise RegistryError(f"the weight {name!r} must be finite, got {bad}; do not publish a diverged training")
+    half = full.to(torch.float16).clone(memory_format=torch.contiguous_format)
+    if not bool(torch.isfinite(half).all()):
+        largest = full.abs().max().item()
+        raise RegistryError(f"the weight {name!r} must lie within +-{MAX_FLOAT16:g} to be stored, got {largest:g}")
+    return half
+
+
+def _chosen(registry: Registry, tasks: Iterable[TaskId] | None) -> list[TaskCard]:
+    """Cards to load, in registry order, whatever the order they were asked for in."""
+    visible = list(registry.tasks())
+    if tasks is None:
+        if not visible:
+            raise RegistryError(f"no task is published in the registry {registry.root}; import or enroll one first")
+        return visible
+    wanted = {task: registry.card(task) for task in tasks}
+    if not wanted:
+        raise RegistryError("at least one task must be named, got none")
+    return [card for card in visible if card.task in wanted]
+
+
+def _check_loadable(card: TaskCard, encoder: EncoderCard) -> None:
+    if card.encoder_sha256 != encoder.weights_sha256:
+        raise RegistryError(
+            f"{card.title} was made for the encoder {card.encoder_sha256[:12]}…, but this registry has "
+            f"{encoder.weights_sha256[:12]}… ({encoder.name})"
+        )
+    if card.kind != "own":
+        raise RegistryError(f"{card.title} has a {card.kind!r} decoder; this version of the program runs 'own' ones")
+
+
+def _fill(module: nn.Module, state: Mapping[str, torch.Tensor], *, source: str) -> None:
+    try:
+        module.load_state_dict(dict(state), strict=True)
+    except RuntimeError as error:
+        raise RegistryError(f"{source} does not fit its network: {error}") from error
