@@ -126,8 +126,8 @@ def _check_version(
         return card
     if card.encoder_sha256 != encoder.weights_sha256:
         problems.append(
-            f"{place}/{DECODER} was made for the encoder {card.encoder_sha256[:12]}…, but the encoder here is "
-            f"{encoder.weights_sha256[:12]}…"
+            f"{place}/{DECODER} was made for the encoder {card.encoder_sha256[:12]}..., but the encoder here is "
+            f"{encoder.weights_sha256[:12]}..."
         )
     elif is_sound:
         try:
@@ -164,8 +164,8 @@ def _check_hash(path: Path, expected: str, place: str, problems: list[str]) -> b
         return False
     if found != expected:
         problems.append(
-            f"{source} was changed after it was published: its card says SHA-256 {expected[:12]}…, the file has "
-            f"{found[:12]}…"
+            f"{source} was changed after it was published: its card says SHA-256 {expected[:12]}..., the file has "
+            f"{found[:12]}..."
         )
     return found == expected
 

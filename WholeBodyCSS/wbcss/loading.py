@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +13,8 @@ from torch import nn
 
 from . import storage, weights
 from .cards import EncoderCard, TaskCard
-from .errors import OutputError, RegistryError
+from .errors import RegistryError
+from .io.atomic import write_bytes
 from .labels import TaskId
 from .layout import DECODER, ENCODER
 from .nn.encoder import freeze
@@ -81,14 +80,15 @@ def load_weights(path: Path, *, sha256: str, shapes: weights.Shapes) -> dict[str
     found = storage.sha256_bytes(data)
     if found != sha256:
         raise RegistryError(
-            f"{source} was changed after it was published: its card says SHA-256 {sha256[:12]}…, the file has "
-            f"{found[:12]}…; restore it from a backup or import the task again"
+            f"{source} was changed after it was published: its card says SHA-256 {sha256[:12]}..., the file has "
+            f"{found[:12]}...; restore it from a backup or import the task again"
         )
-    weights.check_shapes(weights.read_header(path), shapes, source=source)
     try:
         tensors = safetensors.torch.load(data)
     except safetensors.SafetensorError as error:
         raise RegistryError(f"{source} is no readable safetensors file: {error}") from error
+    infos = {name: weights.TensorInfo(str(tensor.dtype), tuple(tensor.shape)) for name, tensor in tensors.items()}
+    weights.check_shapes(infos, shapes, source=source)
     return {name: tensor.to(torch.float32) for name, tensor in tensors.items()}
 
 
@@ -102,17 +102,7 @@ def save_weights(module_state: Mapping[str, torch.Tensor], path: Path) -> None:
     halves = {name: _half(name, module_state[name]) for name in sorted(module_state)}
     if not halves:
         raise RegistryError(f"{path.name} must hold at least one weight, got none")
-    data = safetensors.torch.save(halves)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.unlink(missing_ok=True)
-        storage.write_bytes(temporary, data)
-        temporary.replace(path)
-        storage.sync_folder(path.parent)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise OutputError(f"cannot write the weights {path}: {error.strerror or error}") from error
+    write_bytes(path, safetensors.torch.save(halves))
 
 
 def _half(name: str, tensor: torch.Tensor) -> torch.Tensor:
@@ -146,8 +136,8 @@ def _chosen(registry: Registry, tasks: Iterable[TaskId] | None) -> list[TaskCard
 def _check_loadable(card: TaskCard, encoder: EncoderCard) -> None:
     if card.encoder_sha256 != encoder.weights_sha256:
         raise RegistryError(
-            f"{card.title} was made for the encoder {card.encoder_sha256[:12]}…, but this registry has "
-            f"{encoder.weights_sha256[:12]}… ({encoder.name})"
+            f"{card.title} was made for the encoder {card.encoder_sha256[:12]}..., but this registry has "
+            f"{encoder.weights_sha256[:12]}... ({encoder.name})"
         )
     if card.kind != "own":
         raise RegistryError(f"{card.title} has a {card.kind!r} decoder; this version of the program runs 'own' ones")

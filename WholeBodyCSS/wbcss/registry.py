@@ -137,6 +137,12 @@ class Registry:
         """All published versions of ``task``, retired ones too, ascending; empty if it is unknown."""
         return version_folders(self.root).get(task, ())
 
+    def all_cards(self) -> tuple[TaskCard, ...]:
+        """Every readable card of every version, retired ones too, in the order of publication."""
+        folders = version_folders(self.root)
+        cards = [self._readable_card(task, version) for task, versions in folders.items() for version in versions]
+        return tuple(sorted((card for card in cards if card is not None), key=lambda card: card.sequence))
+
     def retired(self) -> tuple[TaskId, ...]:
         """Tasks of which no version is visible, by name."""
         folders = version_folders(self.root)
@@ -158,7 +164,7 @@ class Registry:
     def label_owners(self) -> Mapping[int, OrganName]:
         """Every label value that is taken: by the catalogue, by any version of any task, or by a reservation."""
         owners = ledger.catalogue_owners() | ledger.read_ledger(self.root)
-        for card in self._all_cards():
+        for card in self.all_cards():
             for organ in card.organs:
                 owners.setdefault(organ.label, organ.name)
         return owners
@@ -223,8 +229,8 @@ class Registry:
         encoder = self.encoder_card()
         if card.encoder_sha256 != encoder.weights_sha256:
             raise RegistryError(
-                f"task {card.task!r} was made for the encoder {card.encoder_sha256[:12]}…, but the registry "
-                f"{self.root} has {encoder.weights_sha256[:12]}… ({encoder.name}); it cannot work here"
+                f"task {card.task!r} was made for the encoder {card.encoder_sha256[:12]}..., but the registry "
+                f"{self.root} has {encoder.weights_sha256[:12]}... ({encoder.name}); it cannot work here"
             )
         if card.version in self.versions(card.task):
             raise RegistryError(
@@ -314,11 +320,6 @@ class Registry:
             _log.warning("task %s version %d is left out: %s", task, version, error)
             return None
 
-    def _all_cards(self) -> list[TaskCard]:
-        folders = version_folders(self.root)
-        cards = [self._readable_card(task, version) for task, versions in folders.items() for version in versions]
-        return [card for card in cards if card is not None]
-
     def _retired_through(self, task: TaskId) -> int:
         """Versions up to this one are hidden. A marker that cannot be read hides all: better too little than wrong."""
         path = self.root / TASKS_DIR / task / RETIRED
@@ -337,7 +338,7 @@ class Registry:
 
     def _numbered(self, card: TaskCard) -> TaskCard:
         version = card.version or max(self.versions(card.task), default=0) + 1
-        sequence = 1 + max((other.sequence for other in self._all_cards()), default=0)
+        sequence = 1 + max((other.sequence for other in self.all_cards()), default=0)
         return dataclasses.replace(card, version=version, sequence=sequence)
 
     @contextlib.contextmanager

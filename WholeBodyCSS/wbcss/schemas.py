@@ -104,6 +104,6 @@ def check_seal(data: bytes, *, source: str) -> None:
     promised = match.group(1).decode("ascii")
     if found != promised:
         raise RegistryError(
-            f"{source} was changed after it was published: its card_sha256 is {promised[:12]}…, its text has "
-            f"{found[:12]}…; restore it from a backup or publish the task again"
+            f"{source} was changed after it was published: its card_sha256 is {promised[:12]}..., its text has "
+            f"{found[:12]}...; restore it from a backup or publish the task again"
         )

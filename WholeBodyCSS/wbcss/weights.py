@@ -64,6 +64,12 @@ def _tensor_info(entry: Any) -> TensorInfo:
     return TensorInfo(entry["dtype"], shape)
 
 
+def largest_file_bytes(shapes: Shapes) -> int:
+    """Upper bound for the size of a file that holds tensors of these shapes and nothing else."""
+    header_bytes = sum(len(name.encode()) + 512 for name in shapes)
+    return (1 << 16) + header_bytes + 4 * sum(math.prod(shape) for shape in shapes.values())
+
+
 def check_shapes(found: Mapping[str, TensorInfo], expected: Shapes, *, source: str) -> None:
     """Raise RegistryError naming the first tensor of ``source`` that is missing, unexpected or of another shape."""
     foreign = sorted(name for name in set(found) - set(expected) if name.startswith("encoder."))
