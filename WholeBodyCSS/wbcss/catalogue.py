@@ -9,12 +9,12 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 from .errors import InputError, LabelSpaceError, SpecError
-from .labels import MAX_LABEL, OrganName, parse_organ_name
+from .labels import MAX_LABEL, LabelSpace, OrganName, parse_organ_name
 from .resources import resource_path
-from .terminology import Code, terminology_string
+from .terminology import Code, Terminology
 
 Side = Literal["left", "right", "none"]
 
@@ -41,6 +41,8 @@ class Organ:
         category: What kind of thing it is (anatomical structure, tissue, morphologically altered structure).
         type: The structure itself, without its side.
         type_modifier: The side, or None.
+        region: Where it lies, for lesions and for parts that several regions have; or None.
+        region_modifier: The side of the region, or None.
         display: Human-readable name; when empty it is made from ``name``.
         synonyms: Other names people search for.
         exact: False if ``type`` is the nearest wider concept because SNOMED CT has none, or none is known, for
@@ -55,6 +57,8 @@ class Organ:
     category: Code
     type: Code
     type_modifier: Code | None = None
+    region: Code | None = None
+    region_modifier: Code | None = None
     display: str = ""
     synonyms: tuple[str, ...] = ()
     exact: bool = True
@@ -74,10 +78,10 @@ class Organ:
 
     def _check_side(self) -> None:
         """A left organ must not be coded right, nor the other way round: it would be exported to the wrong side."""
-        coded = self.type_modifier.value if self.type_modifier is not None else None
-        other = {LEFT.value, RIGHT.value} - {_SIDES.get(self.side)}
-        if coded in other:
-            raise SpecError(f"organ {self.name!r} has side {self.side!r} but its modifier says {self.type_modifier}")
+        wrong = {LEFT.value, RIGHT.value} - {_SIDES.get(self.side)}
+        for modifier in (self.type_modifier, self.region_modifier):
+            if modifier is not None and modifier.value in wrong:
+                raise SpecError(f"organ {self.name!r} has side {self.side!r} but its modifier says {modifier}")
 
     @property
     def display_name(self) -> str:
@@ -87,7 +91,15 @@ class Organ:
     @property
     def terminology(self) -> str:
         """The segment's terminology tag as 3D Slicer writes it into a ``.seg.nrrd``."""
-        return terminology_string(self.category, self.type, self.type_modifier)
+        return str(
+            Terminology(
+                category=self.category,
+                type=self.type,
+                type_modifier=self.type_modifier,
+                region=self.region,
+                region_modifier=self.region_modifier,
+            )
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; ``from_json`` gives an equal organ back. Empty optional fields are left out."""
@@ -101,10 +113,13 @@ class Organ:
             "type": self.type.to_json(),
             "type_modifier": None if self.type_modifier is None else self.type_modifier.to_json(),
         }
-        if self.display:
-            values["display"] = self.display
-        if self.synonyms:
-            values["synonyms"] = list(self.synonyms)
+        optional: dict[str, Any] = {
+            "region": None if self.region is None else self.region.to_json(),
+            "region_modifier": None if self.region_modifier is None else self.region_modifier.to_json(),
+            "display": self.display,
+            "synonyms": list(self.synonyms),
+        }
+        values.update({field: value for field, value in optional.items() if value})
         if not self.exact:
             values["exact"] = False
         return values
@@ -112,32 +127,26 @@ class Organ:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Organ:
         """Rebuild an organ. Raises SpecError naming what is missing, unknown or of the wrong type."""
-        unknown = sorted(set(values) - set(cls.__dataclass_fields__))
+        unknown = sorted(set(values) - set(_FIELDS))
         if unknown:
             raise SpecError(f"an organ has no field {', '.join(unknown)}; its fields are {', '.join(_FIELDS)}")
         missing = [field for field in _REQUIRED if field not in values]
         if missing:
             raise SpecError(f"organ {values.get('name')!r} lacks {', '.join(missing)}")
-        modifier = values.get("type_modifier")
+        fields = dict(values)
         try:
-            return cls(
-                name=parse_organ_name(values["name"]),
-                label=values["label"],
-                side=cast(Side, values["side"]),
-                group=values["group"],
-                color_rgb=cast("tuple[int, int, int]", tuple(values["color_rgb"])),
-                category=Code.from_json(values["category"]),
-                type=Code.from_json(values["type"]),
-                type_modifier=None if modifier is None else Code.from_json(modifier),
-                display=values.get("display", ""),
-                synonyms=tuple(values.get("synonyms", ())),
-                exact=values.get("exact", True),
-            )
+            for field in _CODES:
+                if fields.get(field) is not None:
+                    fields[field] = Code.from_json(fields[field])
+            for field in ("color_rgb", "synonyms"):
+                fields[field] = tuple(fields.get(field, ()))
+            return cls(**fields)
         except TypeError as error:
             raise SpecError(f"organ {values.get('name')!r} cannot be read: {error}") from error
 
 
 _FIELDS = tuple(Organ.__dataclass_fields__)
+_CODES = ("category", "type", "type_modifier", "region", "region_modifier")
 _REQUIRED = ("name", "label", "side", "group", "color_rgb", "category", "type")
 
 
@@ -148,20 +157,27 @@ def _readable(name: str, side: Side) -> str:
 
 
 @functools.cache
+def _table() -> Mapping[str, Any]:
+    table: dict[str, Any] = json.loads(resource_path("LabelSpaces", "organs.json").read_text(encoding="utf-8"))
+    return table
+
+
+@functools.cache
 def catalogue() -> Mapping[OrganName, Organ]:
     """All organs the product knows, by name, in label order. Read once from ``Resources/LabelSpaces/organs.json``."""
-    table = json.loads(resource_path("LabelSpaces", "organs.json").read_text(encoding="utf-8"))
-    organs: dict[OrganName, Organ] = {}
-    labels: dict[int, OrganName] = {}
-    for row in table["organs"]:
-        organ = Organ.from_json(row)
-        if organ.name in organs or organ.label in labels:
-            raise LabelSpaceError(
-                f"organ {organ.name!r} with label {organ.label} collides with {labels.get(organ.label, organ.name)!r}"
-            )
-        organs[organ.name] = organ
-        labels[organ.label] = organ.name
-    return MappingProxyType(organs)
+    organs = sorted((Organ.from_json(row) for row in _table()["organs"]), key=lambda organ: organ.label)
+    LabelSpace({organ.name: organ.label for organ in organs})  # refuses two organs with one label
+    by_name = {organ.name: organ for organ in organs}
+    if len(by_name) != len(organs):
+        raise LabelSpaceError("the organ table names an organ twice")
+    return MappingProxyType(by_name)
+
+
+@functools.cache
+def groups() -> Mapping[str, str]:
+    """The groups of the catalogue, in the order to show them, with a title for each."""
+    titles: dict[str, str] = _table()["groups"]
+    return MappingProxyType(titles)
 
 
 def suggest(name: str, *, among: Iterable[OrganName] | None = None, limit: int = 5) -> tuple[OrganName, ...]:

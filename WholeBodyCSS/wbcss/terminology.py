@@ -94,26 +94,50 @@ def _permuted(digit: int, position: int) -> int:
     return digit if position % 2 == 0 else 9 - digit
 
 
-def terminology_string(category: Code, kind: Code, modifier: Code | None = None) -> str:
-    """One segment's terminology in 3D Slicer's serialized form, without an anatomic region."""
-    parts = (category, kind, modifier)
-    coded = [_NO_CODE if c is None else f"{c.scheme}^{c.value}^{c.meaning}" for c in parts]
-    return "~".join((TYPE_CONTEXT, *coded, REGION_CONTEXT, _NO_CODE, _NO_CODE))
+@dataclass(frozen=True, kw_only=True)
+class Terminology:
+    """Everything 3D Slicer and DICOM SEG say about what a segment is.
+
+    Attributes:
+        category: What kind of thing: anatomical structure, tissue, morphologically altered structure.
+        type: The thing itself.
+        type_modifier: Its side, where it has one.
+        region: Where it is, for things that occur in many places (a cyst in the kidney).
+        region_modifier: The side of the region.
+    """
+
+    category: Code
+    type: Code
+    type_modifier: Code | None = None
+    region: Code | None = None
+    region_modifier: Code | None = None
+
+    def __str__(self) -> str:
+        """The serialized entry, as in a ``.seg.nrrd``: seven parts joined by ``~``, a missing code is ``^^``."""
+        kind = (self.category, self.type, self.type_modifier)
+        place = (self.region, self.region_modifier)
+        return "~".join((TYPE_CONTEXT, *map(_serialized, kind), REGION_CONTEXT, *map(_serialized, place)))
+
+    @classmethod
+    def parse(cls, text: str) -> Terminology:
+        """Read a serialized entry back, whatever its contexts. Raises SpecError showing what came."""
+        parts = text.split("~")
+        if len(parts) != 7:
+            raise SpecError(
+                "a terminology entry must be context~category~type~modifier~region context~region~region modifier, "
+                f"got {text!r}"
+            )
+        category, kind, modifier, region, region_modifier = (_parsed(parts[i], text) for i in (1, 2, 3, 5, 6))
+        if category is None or kind is None:
+            raise SpecError(f"a terminology entry needs a category and a type, got {text!r}")
+        return cls(category=category, type=kind, type_modifier=modifier, region=region, region_modifier=region_modifier)
 
 
-def parse_terminology(text: str) -> tuple[Code, Code, Code | None]:
-    """Category, type and type modifier of a serialized terminology entry. Raises SpecError showing what came."""
-    parts = text.split("~")
-    codes = [_parse_code(part, text) for part in parts[1:4]]
-    if len(parts) != 7 or codes[0] is None or codes[1] is None:
-        raise SpecError(
-            "a terminology entry must be context~category~type~modifier~region context~region~region modifier, "
-            f"got {text!r}"
-        )
-    return codes[0], codes[1], codes[2]
+def _serialized(code: Code | None) -> str:
+    return _NO_CODE if code is None else f"{code.scheme}^{code.value}^{code.meaning}"
 
 
-def _parse_code(part: str, text: str) -> Code | None:
+def _parsed(part: str, text: str) -> Code | None:
     if part in (_NO_CODE, ""):
         return None
     fields = part.split("^")
