@@ -1,0 +1,83 @@
+"""One frozen description of a training run; written beside its results, read again on resume."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wbcss.errors import SpecError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How a network is trained.
+
+    The learning rate warms up, stays constant and decays linearly to zero over the last part of the run, so that a
+    run may be prolonged from any checkpoint of its constant phase without having wasted a step.
+
+    Attributes:
+        steps: Optimizer steps in all.
+        batch_size: Patches per step, over all processes.
+        learning_rate: AdamW peak learning rate.
+        weight_decay: AdamW weight decay.
+        warmup_steps: Steps of linear warm-up.
+        decay_fraction: Last part of the run over which the learning rate falls linearly to zero.
+        ema_decay: Decay of the exponential moving average of the weights; the average is what is published.
+        sampled_voxels: Voxels per patch on which the loss is computed at the finest level. The head is pointwise, so
+            a random subset gives the same gradient in expectation at a fraction of the cost of a whole patch.
+        balanced_fraction: Share of those voxels drawn evenly over the organs present (foreground oversampling); it
+            falls linearly to zero over the decay phase, where the true prior is learned.
+        deep_supervision: Supervised decoder levels, finest included; level l weighs 1 / 2^l.
+        batch_dice: Sum intersections over the batch before dividing.
+        gradient_clip: Largest gradient norm.
+        autocast: Run the network in bfloat16 where the processor has it.
+        checkpoint_every: Steps between checkpoints.
+        log_every: Steps between lines in metrics.jsonl.
+        seed: Seed of weights, patches and voxel draws.
+    """
+
+    steps: int = 4000
+    batch_size: int = 1
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-2
+    warmup_steps: int = 100
+    decay_fraction: float = 0.3
+    ema_decay: float = 0.995
+    sampled_voxels: int = 65536
+    balanced_fraction: float = 0.5
+    deep_supervision: int = 3
+    batch_dice: bool = True
+    gradient_clip: float = 12.0
+    autocast: bool = True
+    checkpoint_every: int = 100
+    log_every: int = 10
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "sampled_voxels", "deep_supervision", "checkpoint_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise SpecError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("decay_fraction", "balanced_fraction", "ema_decay"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise SpecError(f"{name} must be in [0, 1], got {getattr(self, name)}")
+        for name in ("learning_rate", "gradient_clip"):
+            if getattr(self, name) <= 0:
+                raise SpecError(f"{name} must be positive, got {getattr(self, name)}")
+
+    @property
+    def decay_start(self) -> int:
+        """First step of the decay phase."""
+        return round(self.steps * (1 - self.decay_fraction))
+
+    def decay_progress(self, step: int) -> float:
+        """0 before the decay phase, rising linearly to 1 at the last step."""
+        span = max(1, self.steps - self.decay_start)
+        return min(1.0, max(0.0, (step - self.decay_start) / span))
+
+    def learning_rate_at(self, step: int) -> float:
+        """Learning rate of ``step`` (0-based)."""
+        warmup = min(1.0, (step + 1) / max(1, self.warmup_steps))
+        return self.learning_rate * warmup * (1 - self.decay_progress(step))
+
+    def balanced_fraction_at(self, step: int) -> float:
+        """Share of voxels of ``step`` drawn evenly over the organs present."""
+        return self.balanced_fraction * (1 - self.decay_progress(step))

@@ -1,0 +1,73 @@
+"""Random placement and deformation of a patch in the atlas: where every patch voxel comes from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn import functional as F
+
+from wbcss.volume import Shape3
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeformationSpec:
+    """How far a synthetic body may differ from the atlas.
+
+    Attributes:
+        max_rotation_deg: Largest rotation about each axis.
+        log_scale_sd: Standard deviation of the log of the common size factor.
+        log_axis_scale_sd: Standard deviation of the log of each axis's own factor.
+        coarse_mm, coarse_sd_mm: Correlation length and amplitude of the slow displacement.
+        fine_mm, fine_sd_mm: The same for the quick displacement.
+    """
+
+    max_rotation_deg: float = 10.0
+    log_scale_sd: float = 0.10
+    log_axis_scale_sd: float = 0.07
+    coarse_mm: float = 90.0
+    coarse_sd_mm: float = 8.0
+    fine_mm: float = 36.0
+    fine_sd_mm: float = 2.0
+
+
+def smooth_field(shape: Shape3, *, knots_every: float, rng: np.random.Generator, channels: int = 1) -> torch.Tensor:
+    """Smooth random field (channels, I, J, K) of unit standard deviation at its knots, one knot per ``knots_every``
+    voxels."""
+    knots = [max(2, int(np.ceil(n / knots_every)) + 1) for n in shape]
+    coarse = torch.from_numpy(rng.standard_normal((1, channels, *knots)).astype(np.float32))
+    return F.interpolate(coarse, size=shape, mode="trilinear", align_corners=True)[0]
+
+
+def rotation(angles_rad: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Rotation by ``angles_rad`` about the three axes, first axis first."""
+    (cx, cy, cz), (sx, sy, sz) = np.cos(angles_rad), np.sin(angles_rad)
+    about_i = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
+    about_j = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
+    about_k = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
+    product: npt.NDArray[np.float64] = about_k @ about_j @ about_i
+    return product
+
+
+def patch_coordinates(
+    shape: Shape3,
+    *,
+    spacing_mm: float,
+    center_voxel: npt.NDArray[np.float64],
+    atlas_spacing_mm: float,
+    spec: DeformationSpec,
+    rng: np.random.Generator,
+) -> torch.Tensor:
+    """Atlas voxel coordinates (3, I, J, K) float32 of every voxel of a patch centered on ``center_voxel``."""
+    angles = np.deg2rad(rng.uniform(-1, 1, 3) * spec.max_rotation_deg)
+    scale = np.exp(rng.normal(0, spec.log_scale_sd) + rng.normal(0, spec.log_axis_scale_sd, 3))
+    matrix = torch.from_numpy(rotation(angles) / scale * (spacing_mm / atlas_spacing_mm)).float()
+    axes = [torch.arange(n, dtype=torch.float32) - (n - 1) / 2 for n in shape]
+    offsets = torch.stack(torch.meshgrid(*axes, indexing="ij")).reshape(3, -1)
+    coordinates = (matrix @ offsets).reshape(3, *shape)
+    for length_mm, sd_mm in ((spec.coarse_mm, spec.coarse_sd_mm), (spec.fine_mm, spec.fine_sd_mm)):
+        amplitude = sd_mm / atlas_spacing_mm * rng.uniform(0.3, 1.3)
+        coordinates += amplitude * smooth_field(shape, knots_every=length_mm / spacing_mm, rng=rng, channels=3)
+    return coordinates + torch.from_numpy(center_voxel).float()[:, None, None, None]

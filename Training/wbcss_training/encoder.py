@@ -1,0 +1,212 @@
+"""`wbcss-train encoder`: train the general encoder with one decoder per dataset, then freeze and publish it."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import os
+import platform
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed
+from torch.optim.swa_utils import AveragedModel
+
+from wbcss import __version__
+from wbcss.cards import EncoderCard, TaskCard
+from wbcss.catalogue import find
+from wbcss.errors import DeviceError, RunError
+from wbcss.labels import OrganName, TaskId
+from wbcss.loading import save_weights
+from wbcss.nn.encoder import Encoder
+from wbcss.nn.model import WholeBodyModel
+from wbcss.progress import IsCancelled, Progress, never, silent
+from wbcss.registry import Registry, StagedEncoder, StagedTask
+from wbcss.specs import DecoderSpec
+
+from .learner import Learner, build_learner
+from .loop import train
+from .plan import EncoderPlan, open_sources, plan_to_json
+
+
+def train_encoder(
+    plan: EncoderPlan,
+    *,
+    run_dir: Path,
+    cache_dir: Path | None = None,
+    device: str = "auto",
+    num_workers: int = 1,
+    minutes: float | None = None,
+    progress: Progress = silent,
+    cancelled: IsCancelled = never,
+) -> WholeBodyModel:
+    """Train (or resume) ``plan`` in ``run_dir`` and return the averaged encoder and decoders.
+
+    Stops early, with a checkpoint, after ``minutes``, on SIGTERM, or when ``cancelled``. Joins the other processes
+    when started by torchrun.
+    """
+    with _process_group():
+        torch.manual_seed(plan.train.seed)
+        learner = build_learner(Encoder(plan.encoder), {task.task: task.decoder for task in plan.tasks}, plan.train)
+        learner.to(_device(device))
+        _write_config(plan, run_dir)
+        deadline = None if minutes is None else time.monotonic() + 60 * minutes
+        with _terminated() as terminated:
+            average = train(
+                learner,
+                open_sources(plan, cache_dir or run_dir / "cache"),
+                config=plan.train,
+                run_dir=run_dir,
+                weights=[task.weight for task in plan.tasks],
+                num_workers=num_workers,
+                stop_at=lambda: terminated() or (deadline is not None and time.monotonic() > deadline),
+                progress=progress,
+                cancelled=cancelled,
+            )
+    return averaged_model(average)
+
+
+def averaged_model(average: AveragedModel) -> WholeBodyModel:
+    """The networks inside the moving average, on the CPU."""
+    learner = average.module
+    if not isinstance(learner, Learner):
+        raise RunError(f"the average must hold a Learner, got {type(learner).__name__}")
+    model = learner.model.cpu()
+    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    return model
+
+
+def publish_model(
+    model: WholeBodyModel,
+    plan: EncoderPlan,
+    registry: Registry,
+    *,
+    run_dir: Path,
+    organs: Mapping[TaskId, tuple[OrganName, ...]] | None = None,
+    validation: Mapping[TaskId, Mapping[str, Any]] | None = None,
+) -> None:
+    """Freeze ``model``: publish its encoder, then every decoder.
+
+    Args:
+        model: Encoder and decoders of ``plan``.
+        plan: Names, licence and provenance.
+        registry: Must hold no encoder yet.
+        run_dir: Where the weights are staged.
+        organs: Organs to keep per task; the head's other channels are removed, so their voxels go to the next best
+            organ or the background. Default: all.
+        validation: Metrics for the cards.
+    """
+    today = datetime.date.today().isoformat()
+    staged = run_dir / "encoder.safetensors"
+    save_weights(model.encoder.state_dict(), staged)
+    encoder = registry.publish_encoder(
+        StagedEncoder(
+            card=EncoderCard(
+                name=plan.name,
+                spec=plan.encoder,
+                license=plan.license,
+                provenance=plan.provenance,
+                training=plan_to_json(plan)["train"],
+                created=today,
+            ),
+            weights=staged,
+        )
+    )
+    for task in plan.tasks:
+        kept = (organs or {}).get(task.task, task.organs)
+        state, spec = keep_organs(model, task.task, task.organs, kept)
+        path = run_dir / f"{task.task}.safetensors"
+        save_weights(state, path)
+        registry.publish(
+            StagedTask(
+                card=TaskCard(
+                    task=task.task,
+                    organs=find(kept),
+                    spec=spec,
+                    encoder_sha256=encoder.weights_sha256,
+                    training_cases=plan.train.steps * plan.train.batch_size
+                    if task.source.get("kind") == "atlas"
+                    else 0,
+                    validation=dict((validation or {}).get(task.task, {})),
+                    license=plan.license,
+                    provenance=plan.provenance,
+                    limits=plan.limits,
+                    created=today,
+                ),
+                weights=path,
+            )
+        )
+
+
+def keep_organs(
+    model: WholeBodyModel, task: TaskId, organs: tuple[OrganName, ...], kept: tuple[OrganName, ...]
+) -> tuple[dict[str, torch.Tensor], DecoderSpec]:
+    """State dict and spec of a decoder whose head has only the channels of ``kept``, in that order."""
+    decoder = model.decoder(task)
+    unknown = sorted(set(kept) - set(organs))
+    if unknown:
+        raise RunError(f"task {task!r} was not trained for {', '.join(unknown)}; it knows {', '.join(organs)}")
+    rows = torch.tensor([0, *(organs.index(organ) + 1 for organ in kept)])
+    state = dict(decoder.state_dict())
+    state["head.weight"] = state["head.weight"][rows]
+    state["head.bias"] = state["head.bias"][rows]
+    return state, dataclasses.replace(decoder.spec, num_organs=len(kept))
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise DeviceError(f"device {name!r} needs a CUDA build of torch and a GPU; use cpu")
+    if device.type == "cuda" and distributed.is_initialized() and device.index is None:
+        device = torch.device("cuda", distributed.get_rank() % torch.cuda.device_count())
+    return device
+
+
+def _write_config(plan: EncoderPlan, run_dir: Path) -> None:
+    run_dir.mkdir(parents=True, exist_ok=True)
+    versions = {"wbcss": __version__, "torch": torch.__version__, "python": platform.python_version()}
+    text = json.dumps({"versions": versions, **plan_to_json(plan)}, indent=1)
+    temporary = run_dir / "config.tmp"
+    temporary.write_text(text)
+    temporary.replace(run_dir / "config.json")
+
+
+@contextmanager
+def _process_group() -> Iterator[None]:
+    """Join torchrun's processes, if there are any."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        yield
+        return
+    distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()
+
+
+@contextmanager
+def _terminated() -> Iterator[Callable[[], bool]]:
+    """Whether SIGTERM came, so that the run can write a checkpoint before it goes."""
+    asked = False
+
+    def ask(signum: int, frame: object) -> None:
+        nonlocal asked
+        asked = True
+
+    try:
+        previous = signal.signal(signal.SIGTERM, ask)
+    except ValueError:  # not the main thread: nobody can signal it
+        yield never
+        return
+    try:
+        yield lambda: asked
+    finally:
+        signal.signal(signal.SIGTERM, previous)

@@ -1,0 +1,152 @@
+"""The plan of an encoder training: one JSON file that says networks, data and schedule."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from wbcss.errors import SpecError
+from wbcss.labels import OrganName, TaskId, parse_organ_name, parse_task_id
+from wbcss.specs import DecoderSpec, EncoderSpec, spec_from_json, spec_to_json
+
+from .atlas import TABLE_FILE, prepare_atlas, read_table
+from .cases import CasePatches, read_case_list
+from .config import TrainConfig
+from .patches import PatchSource
+from .synthesis import SyntheticPatches, wholebody_classes
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskPlan:
+    """One dataset and the decoder that learns it.
+
+    Attributes:
+        source: ``{"kind": "atlas", "folder": ...}`` or ``{"kind": "cases", "path": ...}``.
+        organs: Decoder channels 1, 2, ... in order.
+        decoder: Architecture; ``num_organs`` follows from ``organs``.
+        weight: Share of the steps.
+    """
+
+    task: TaskId
+    source: Mapping[str, Any]
+    organs: tuple[OrganName, ...]
+    decoder: DecoderSpec
+    weight: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderPlan:
+    """Everything that an encoder training needs to start."""
+
+    name: str
+    encoder: EncoderSpec
+    train: TrainConfig
+    tasks: tuple[TaskPlan, ...]
+    license: str
+    provenance: str
+    limits: str
+
+    def with_steps(self, steps: int | None) -> EncoderPlan:
+        """The same plan with another length."""
+        return self if steps is None else replace(self, train=replace(self.train, steps=steps))
+
+
+def read_plan(path: Path) -> EncoderPlan:
+    """Read a plan; relative paths in it are relative to the file. Raises SpecError naming what is wrong."""
+    try:
+        facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SpecError(f"expected a training plan in JSON, got {path.name}: {error}") from error
+    try:
+        return EncoderPlan(
+            name=facts["name"],
+            encoder=spec_from_json(EncoderSpec, facts["encoder"]),
+            train=spec_from_json(TrainConfig, facts.get("train", {})),
+            tasks=tuple(_task_plan(task, path.parent) for task in facts["tasks"]),
+            license=facts["license"],
+            provenance=facts["provenance"],
+            limits=facts["limits"],
+        )
+    except KeyError as error:
+        raise SpecError(f"the training plan {path.name} has no {error}") from error
+
+
+def _task_plan(facts: Mapping[str, Any], folder: Path) -> TaskPlan:
+    source = dict(facts["source"])
+    for key in ("folder", "path"):
+        if key in source:
+            source[key] = str((folder / source[key]).resolve())
+    organs = tuple(parse_organ_name(organ) for organ in facts["organs"]) if "organs" in facts else _all_organs(source)
+    excluded = set(facts.get("without", ()))
+    organs = tuple(organ for organ in organs if organ not in excluded)
+    decoder = spec_from_json(DecoderSpec, {**facts["decoder"], "num_organs": len(organs)})
+    return TaskPlan(
+        task=parse_task_id(facts["task"]),
+        source=source,
+        organs=organs,
+        decoder=decoder,
+        weight=float(facts.get("weight", 1.0)),
+    )
+
+
+def _all_organs(source: Mapping[str, Any]) -> tuple[OrganName, ...]:
+    """Every organ of a source, in the order of its label values."""
+    if source["kind"] == "atlas":
+        table = read_table(Path(source["folder"]) / TABLE_FILE)
+        numbers = {row.name: label for label, row in table.items()}
+        names = set(wholebody_classes(table).values())
+        return tuple(OrganName(name) for name in sorted(names, key=lambda name: numbers.get(name, 51)))
+    values = read_case_list(Path(source["path"]))[0].values
+    return tuple(values[value] for value in sorted(values))
+
+
+def open_sources(plan: EncoderPlan, cache_dir: Path) -> Sequence[PatchSource]:
+    """The patch source of every task of ``plan``; slow preparation is kept in ``cache_dir``."""
+    return [_open_source(task, plan, cache_dir) for task in plan.tasks]
+
+
+def _open_source(task: TaskPlan, plan: EncoderPlan, cache_dir: Path) -> PatchSource:
+    kind = task.source.get("kind")
+    if kind == "atlas":
+        folder = Path(task.source["folder"])
+        prepare_atlas(folder, cache_dir / "atlas")
+        return SyntheticPatches(
+            task=task.task,
+            organs=task.organs,
+            atlas_dir=folder,
+            cache_dir=cache_dir / "atlas",
+            encoder=plan.encoder,
+            seed=plan.train.seed + 1,
+        )
+    if kind == "cases":
+        return CasePatches(
+            task=task.task,
+            organs=task.organs,
+            cases=read_case_list(Path(task.source["path"])),
+            cache_dir=cache_dir / "cases",
+            encoder=plan.encoder,
+            seed=plan.train.seed + 1,
+        )
+    raise SpecError(f"the source of task {task.task!r} must be of kind 'atlas' or 'cases', got {kind!r}")
+
+
+def plan_to_json(plan: EncoderPlan) -> dict[str, Any]:
+    """What is written into the run folder, without paths of cases."""
+    return {
+        "name": plan.name,
+        "encoder": spec_to_json(plan.encoder),
+        "train": spec_to_json(plan.train),
+        "tasks": [
+            {
+                "task": task.task,
+                "source": task.source.get("kind"),
+                "organs": list(task.organs),
+                "decoder": spec_to_json(task.decoder),
+                "weight": task.weight,
+            }
+            for task in plan.tasks
+        ],
+    }
