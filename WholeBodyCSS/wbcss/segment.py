@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-import difflib
-import time
+import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from functools import partial
 
 import numpy as np
 import torch
 
+from .backend_choice import BackendName, BackendRequest, choose_backend
+from .body import find_body
+from .catalogue import Organ
+from .devices import Step, descend, ladder, limited_threads, resolve_device
 from .errors import InputError
+from .heads import TaskHead, channel_labels
+from .inference import Clock, Pass, Scan, TileFeeder
 from .labels import OrganName, TaskId
-from .progress import IsCancelled, Progress, check_cancelled, never, silent
-from .specs import MergeRules
+from .loading import LoadedModel
+from .merge import Merger
+from .preprocess import ModelGrid
+from .progress import IsCancelled, Progress, never, silent
+from .selection import Selection, select
+from .specs import MergeRules, TileSpec
+from .tiling import Extent, TilePlan, plan_tiles, shrink_tile
 from .volume import Affine, Confidence, LabelMap, Shape3, Spacing_mm, Volume
 
-if TYPE_CHECKING:
-    from .catalogue import Organ
-    from .loading import LoadedModel
+COARSE = 2.5
+"""Slices this many model voxels apart get a warning."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +44,9 @@ class SegmentOptions:
     """
 
     device: str = "auto"
-    backend: Literal["auto", "torch", "openvino"] = "auto"
+    backend: BackendName = "auto"
     overlap: float = 0.5
-    merge: MergeRules = MergeRules()
+    merge: MergeRules = field(default_factory=MergeRules)
     threads: int | None = None
 
     def __post_init__(self) -> None:
@@ -109,82 +118,172 @@ def segment(
 ) -> Segmentation:
     """Segment ``organs`` (default: all of ``tasks``; default: all loaded) and return them on the grid of ``volume``.
 
+    Only the tasks that know an organ asked for are run. Memory beyond the input, labels and confidence depends on the
+    width of the body and the tile, not on the number of organs or slices.
+
     Raises:
-        InputError: an organ or task is unknown, or the volume is not CT.
+        InputError: an organ, task or device is unknown, or the volume is not CT.
+        GeometryError: the volume is larger than a patient can be.
+        DeviceError: the device is missing, or memory ran out at every step of the ladder.
         Cancelled: ``cancelled`` returned true.
     """
     if volume.modality != "CT":
         raise InputError(f"the model reads CT in Hounsfield units, got a volume of modality {volume.modality}")
-    chosen, wanted = _select(model, organs, tasks)
-    started = time.perf_counter()
-    spec = model.encoder_card.spec
-    progress(0.0, "resample")
-    axes = _canonical_axes(volume.affine)
-    image = torch.from_numpy(np.ascontiguousarray(_orient(volume.voxels, axes), dtype=np.float32))
-    spacing = [volume.spacing_mm[axis] for axis, _ in axes]
-    padded = [
-        -(-max(1, round(n * s / t)) // d) * d
-        for n, s, t, d in zip(image.shape, spacing, spec.spacing_mm, spec.divisor, strict=True)
-    ]
-    x = torch.nn.functional.interpolate(image[None, None], size=padded, mode="trilinear")
-    x = torch.cat([(x.clamp(low, high) - low) / (high - low) * 2 - 1 for low, high in spec.windows_hu], dim=1)
-    labels = np.zeros(volume.shape, np.uint16)
-    confidence = np.zeros(volume.shape, np.float16)
-    check_cancelled(cancelled)
-    progress(0.1, "network")
-    with torch.inference_mode():
-        for task, logits in model.network(x, chosen).items():
-            check_cancelled(cancelled)
-            full = torch.nn.functional.interpolate(logits, size=image.shape, mode="trilinear")[0]
-            best, channel = torch.softmax(full, dim=0).max(dim=0)
-            lut = np.array([0, *(o.label if o.name in wanted else 0 for o in model.cards[task].organs)], np.uint16)
-            found = lut[channel.numpy()]
-            better = (found > 0) & (best.numpy() > _orient(confidence, axes))
-            _orient(labels, axes)[better] = found[better]
-            _orient(confidence, axes)[better] = best.numpy()[better]
-    progress(1.0, "merge")
-    report = RunReport(
-        device="cpu",
-        backend="torch-float32",
-        model_grid_shape=(padded[0], padded[1], padded[2]),
-        model_spacing_mm=spec.spacing_mm,
-        num_tiles=1,
-        num_encoder_calls=1,
-        stage_seconds={"network": time.perf_counter() - started},
-    )
-    return Segmentation(labels, confidence, volume.affine, tuple(wanted.values()), chosen, report)
+    chosen = select(model.cards, organs=organs, tasks=tasks)
+    device = resolve_device(options.device)
+    with limited_threads(options.threads), torch.inference_mode():
+        return _Job(volume, model, chosen, options, _monotone(progress), cancelled).run(device)
 
 
-def _canonical_axes(affine: Affine) -> list[tuple[int, bool]]:
-    cosines = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    order = [int(np.argmax(np.abs(cosines[row]))) for row in range(3)]
-    return [(axis, bool(cosines[row, axis] < 0)) for row, axis in enumerate(order)]
+def _monotone(progress: Progress) -> Progress:
+    """Never report less than before: a step down the ladder begins anew."""
+    best = 0.0
+
+    def report(fraction: float, stage: str) -> None:
+        nonlocal best
+        best = min(1.0, max(best, fraction))
+        progress(best, stage)
+
+    return report
 
 
-def _orient(array: np.ndarray, axes: list[tuple[int, bool]]) -> np.ndarray:  # type: ignore[type-arg]
-    view = array.transpose([axis for axis, _ in axes])
-    return view[tuple(slice(None, None, -1) if flip else slice(None) for _, flip in axes)]
+class _Job:
+    """One call of ``segment``."""
 
+    def __init__(
+        self,
+        volume: Volume,
+        model: LoadedModel,
+        chosen: Selection,
+        options: SegmentOptions,
+        progress: Progress,
+        cancelled: IsCancelled,
+    ) -> None:
+        self._volume = volume
+        self._model = model
+        self._spec = model.encoder_card.spec
+        self._chosen = chosen
+        self._options = options
+        self._progress = progress
+        self._cancelled = cancelled
+        self._clock = Clock()
+        self._labels: LabelMap = np.zeros_like(volume.voxels, dtype=np.uint16)
+        self._confidence: Confidence = np.ones_like(volume.voxels, dtype=np.float16)
 
-def _select(
-    model: LoadedModel, organs: Iterable[OrganName] | None, tasks: Iterable[TaskId] | None
-) -> tuple[tuple[TaskId, ...], dict[OrganName, Organ]]:
-    """Tasks to run and organs to write, both in registry order."""
-    asked_tasks = list(model.cards) if tasks is None else list(tasks)
-    for task in asked_tasks:
-        if task not in model.cards:
-            raise InputError(_unknown("task", task, list(model.cards)))
-    known = {o.name: o for task in model.cards if task in asked_tasks for o in model.cards[task].organs}
-    asked = list(known) if organs is None else list(organs)
-    for name in asked:
-        if name not in known:
-            raise InputError(_unknown("organ", name, list(known)))
-    wanted = {name: organ for name, organ in known.items() if name in asked}
-    chosen = tuple(t for t in model.cards if t in asked_tasks and any(o.name in wanted for o in model.cards[t].organs))
-    return chosen, wanted
+    def run(self, device: torch.device) -> Segmentation:
+        self._progress(0.0, "read")
+        grid = ModelGrid.of(self._volume, self._spec.spacing_mm)
+        voxels = grid.orientation.view(self._volume.voxels)
+        scan = Scan(voxels, grid, self._spec.windows_hu)
+        with self._clock.stage("read"):
+            i, j, k = (self._volume.spacing_mm[axis] for axis in grid.orientation.permutation)
+            body = find_body(voxels, (i, j, k), grid)
+        steps = ladder(device, self._spec.tile, self._spec.divisor)
+        report, taken = descend(steps, partial(self._attempt, scan, body), lambda text: self._progress(0.0, text))
+        self._progress(1.0, "merge")
+        return Segmentation(
+            self._labels,
+            self._confidence,
+            self._volume.affine,
+            self._chosen.organs,
+            self._chosen.tasks,
+            dataclasses.replace(report, ladder=taken, warnings=(*self._warnings(body), *taken)),
+        )
 
+    def _attempt(self, scan: Scan, body: Extent, step: Step) -> RunReport:
+        """Run once on ``step``, from clean outputs."""
+        self._labels.fill(0)
+        self._confidence.fill(1)
+        grid = scan.grid
+        plan = plan_tiles(grid.shape, TileSpec(size=step.tile, overlap=self._options.overlap), body)
+        if plan is None:
+            return self._report(step, "none", (0, 0, 0), 0, 0)
+        heads = self._heads(step.device)
+        merger = self._merger(grid)
+        with self._clock.stage("prepare"):
+            backend = choose_backend(
+                self._request(step, plan), partial(self._sample, scan, plan, step.device), heads, self._cancelled
+            )
+        Pass(
+            scan=scan,
+            plan=plan,
+            backend=backend,
+            heads=heads,
+            merger=merger,
+            device=step.device,
+            batch=step.batch,
+            clock=self._clock,
+            progress=lambda fraction, stage: self._progress(0.02 + 0.96 * fraction, stage),
+            cancelled=self._cancelled,
+        ).run()
+        with self._clock.stage("merge"):
+            self._progress(0.98, "merge")
+            merger.finish(self._cancelled)
+        i, j, k = (last - first for first, last in plan.box)
+        return self._report(step, backend.name, (i, j, k), plan.num_tiles, backend.num_calls)
 
-def _unknown(kind: str, got: str, known: list[str]) -> str:  # type: ignore[type-arg, unused-ignore]
-    close = difflib.get_close_matches(got, known, n=3)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(sorted(known)[:12])}"
-    return f"unknown {kind} {got!r}; {hint}"
+    def _request(self, step: Step, plan: TilePlan) -> BackendRequest:
+        return BackendRequest(
+            network=self._model.network,
+            tasks=self._chosen.tasks,
+            device=step.device,
+            tile=plan.size,
+            num_tiles=plan.num_tiles,
+            wanted=self._options.backend,
+            threads=self._options.threads,
+        )
+
+    def _sample(self, scan: Scan, plan: TilePlan, device: torch.device) -> torch.Tensor:
+        """The middle of a tile in the middle of the body, (1, C, I, J, K), half a tile along every axis."""
+        layer = max(plan.layers, key=lambda layer: len(layer.starts_ij))
+        feeder = TileFeeder(scan, plan, device)
+        feeder.load(layer)
+        tile = feeder.tiles([layer.starts_ij[len(layer.starts_ij) // 2]])
+        size = shrink_tile(plan.size, self._spec.divisor, 0.5)
+        i, j, k = (slice((t - n) // 2, (t - n) // 2 + n) for t, n in zip(plan.size, size, strict=True))
+        return tile[:, :, i, j, k].contiguous()
+
+    def _heads(self, device: torch.device) -> dict[TaskId, TaskHead]:
+        heads = {}
+        for task in self._chosen.tasks:
+            card = self._model.cards[task]
+            wanted = [organ.label if organ.name in self._chosen.names else 0 for organ in card.organs]
+            heads[task] = TaskHead.of(
+                self._model.network.decoder(task),
+                channel_labels(wanted),
+                temperature=float(card.calibration.get("temperature", 1.0)),
+                device=device,
+            )
+        return heads
+
+    def _merger(self, grid: ModelGrid) -> Merger:
+        return Merger(
+            grid.orientation.view(self._labels),
+            grid.orientation.view(self._confidence),
+            organs={
+                task: [o.label for o in self._model.cards[task].organs if o.name in self._chosen.names]
+                for task in self._chosen.tasks
+            },
+            ranks={task: rank for rank, task in enumerate(self._chosen.tasks)},
+            rules=self._options.merge,
+        )
+
+    def _report(self, step: Step, backend: str, shape: Shape3, num_tiles: int, num_calls: int) -> RunReport:
+        return RunReport(
+            device=str(step.device),
+            backend=backend,
+            model_grid_shape=shape,
+            model_spacing_mm=self._spec.spacing_mm,
+            num_tiles=num_tiles,
+            num_encoder_calls=num_calls,
+            stage_seconds=dict(self._clock.seconds),
+        )
+
+    def _warnings(self, body: Extent) -> list[str]:
+        warnings = []
+        if body.depth() is None:
+            warnings.append("the scan holds nothing but air; no organ was looked for")
+        spacing = self._volume.spacing_mm
+        if max(spacing) > COARSE * max(self._spec.spacing_mm):
+            warnings.append(f"voxels are {max(spacing):.1f} mm apart along one axis; small organs may be missed")
+        return warnings

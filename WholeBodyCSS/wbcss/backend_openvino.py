@@ -1,0 +1,139 @@
+"""Encoder and decoders in OpenVINO: bfloat16 convolutions with fused norm and activation on the CPU. Optional.
+
+The graph is built from the modules layer by layer. Tracing the network through the converter gives the same graph
+but takes longer than segmenting a chest.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from .errors import DeviceError
+from .labels import TaskId
+from .nn.blocks import ConvBlock
+from .nn.decoder import Decoder
+from .nn.model import WholeBodyModel
+from .progress import IsCancelled, check_cancelled
+from .volume import Shape3
+
+POLL_MS = 100
+"""How often a running tile is asked whether it should stop."""
+
+
+def is_installed() -> bool:
+    """Whether OpenVINO can be imported; it is not imported to find out."""
+    return importlib.util.find_spec("openvino") is not None
+
+
+class OpenVinoBackend:
+    """One compiled graph for one tile shape: input (1, C, I, J, K), one output (1, F, I, J, K) per task.
+
+    Args:
+        network: Source of the weights; not kept.
+        tasks: Tasks to decode; the others' decoders are not in the graph.
+        tile: Tile shape.
+        threads: CPU threads, or None for the library's default.
+    """
+
+    def __init__(self, network: WholeBodyModel, tasks: Sequence[TaskId], *, tile: Shape3, threads: int | None) -> None:
+        if not is_installed():
+            raise DeviceError(
+                "backend openvino needs the package openvino; pip install openvino, or use --backend torch"
+            )
+        import openvino
+
+        self._tasks = tuple(tasks)
+        self._num_calls = 0
+        options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "bf16", "PERFORMANCE_HINT": "LATENCY"}
+        if threads is not None:
+            options["INFERENCE_NUM_THREADS"] = threads
+        compiled = openvino.Core().compile_model(_graph(network, self._tasks, tile), "CPU", options)
+        self._precision = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        self._request = compiled.create_infer_request()
+
+    @property
+    def name(self) -> str:
+        """Library and the precision that the processor really offers."""
+        return f"openvino-{self._precision}"
+
+    @property
+    def num_calls(self) -> int:
+        """Encoder calls so far."""
+        return self._num_calls
+
+    def features(self, tiles: torch.Tensor, cancelled: IsCancelled) -> Mapping[TaskId, torch.Tensor]:
+        """As ``TileEncoderDecoder.features`` for one tile; the result is valid until the next call."""
+        self._num_calls += 1
+        self._request.start_async([np.ascontiguousarray(tiles.numpy())], share_inputs=True)
+        while not self._request.wait_for(POLL_MS):
+            if cancelled():
+                self._request.cancel()
+                self._request.wait()
+                check_cancelled(cancelled)
+        return {
+            task: torch.from_numpy(self._request.get_output_tensor(number).data)
+            for number, task in enumerate(self._tasks)
+        }
+
+
+def _graph(network: WholeBodyModel, tasks: Sequence[TaskId], tile: Shape3) -> Any:
+    from openvino import Model
+    from openvino import opset13 as ops
+
+    x = ops.parameter([1, network.encoder.spec.in_channels, *tile], np.float32)
+    skips: list[Any] = []
+    node = x
+    for stage in network.encoder.stages:
+        node = _stack(ops, node, stage)
+        skips.append(node)
+    outputs = [_decoder(ops, network.decoder(task), skips) for task in tasks]
+    return Model([ops.result(output) for output in outputs], [x], "encoder and decoders")
+
+
+def _decoder(ops: Any, decoder: Decoder, skips: Sequence[Any]) -> Any:
+    node = skips[len(decoder.ups)]
+    for level in reversed(range(len(decoder.ups))):
+        up = decoder.ups[level]
+        if not isinstance(up, nn.ConvTranspose3d):
+            raise TypeError(f"a decoder goes up by ConvTranspose3d, got {type(up).__name__}")
+        zeros = [0, 0, 0]
+        node = ops.convolution_backprop_data(
+            node, _numpy(up.weight), list(up.stride), pads_begin=zeros, pads_end=zeros, dilations=[1, 1, 1]
+        )
+        node = _plus(ops, node, up.bias)
+        node = _stack(ops, ops.concat([node, skips[level]], 1), decoder.stages[level])
+    return node
+
+
+def _stack(ops: Any, node: Any, blocks: nn.Module) -> Any:
+    for block in blocks.children():
+        if not isinstance(block, ConvBlock):
+            raise TypeError(f"a stage is made of ConvBlock, got {type(block).__name__}")
+        node = _block(ops, node, block)
+    return node
+
+
+def _block(ops: Any, node: Any, block: ConvBlock) -> Any:
+    """Convolution, instance norm, leaky ReLU. The norm takes the convolution's bias away again, so it is left out."""
+    conv, norm = block.conv, block.norm
+    pads = [int(p) for p in conv.padding]
+    node = ops.convolution(node, _numpy(conv.weight), list(conv.stride), pads, pads, list(conv.dilation))
+    node = ops.mvn(node, np.array([2, 3, 4], np.int64), True, norm.eps, "inside_sqrt")
+    node = ops.multiply(node, _numpy(norm.weight).reshape(1, -1, 1, 1, 1))
+    node = ops.add(node, _numpy(norm.bias).reshape(1, -1, 1, 1, 1))
+    return ops.prelu(node, np.full(1, block.act.negative_slope, np.float32))
+
+
+def _plus(ops: Any, node: Any, bias: torch.Tensor | None) -> Any:
+    return node if bias is None else ops.add(node, _numpy(bias).reshape(1, -1, 1, 1, 1))
+
+
+def _numpy(tensor: torch.Tensor) -> npt.NDArray[np.float32]:
+    return np.ascontiguousarray(tensor.detach().to("cpu", torch.float32).numpy())
