@@ -10,12 +10,14 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import fastjsonschema
 import pytest
 from pydicom.sr._concepts_dict import concepts
 
 from wbcss.catalogue import FIRST_CUSTOM_LABEL, LEFT, RIGHT, Organ, catalogue, find, groups, search, suggest
 from wbcss.errors import InputError, LabelSpaceError, SpecError
 from wbcss.labels import OrganName
+from wbcss.resources import resource_path
 from wbcss.terminology import Code, Terminology, is_snomed_id
 
 STRUCTURE = Code(scheme="SCT", value="123037004", meaning="Anatomical Structure")
@@ -350,3 +352,10 @@ def test_a_missing_field_is_named() -> None:
 def test_an_organ_without_display_text_gets_one_from_its_name() -> None:
     assert _custom(name=OrganName("inner_node_left"), side="left").display_name == "Left inner node"
     assert replace(_organ("hip_left"), display="").display_name == "Left hip"
+
+
+def test_every_organ_may_stand_in_a_task_card() -> None:
+    schema = json.loads(resource_path("Schemas", "task_card.json").read_text(encoding="utf-8"))
+    check = fastjsonschema.compile({"$ref": "#/definitions/organ", "definitions": schema["definitions"]})
+    for organ in ORGANS:
+        check(organ.to_json())
