@@ -7,7 +7,6 @@ once, reused while ``pyproject.toml``, ``constraints.txt`` and the interpreter s
 from __future__ import annotations
 
 import argparse
-import csv
 import hashlib
 import os
 import shutil
@@ -21,10 +20,17 @@ BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
 DEMO = ROOT / "demo"
 
-RUN_EXTRAS = ()
-TEST_EXTRAS = ("test", "train", "openvino", "dicomseg")
-PROBES = {RUN_EXTRAS: ("wbcss", "torch", "SimpleITK", "safetensors"), TEST_EXTRAS: ("pytest", "monai", "mypy", "ruff")}
-"""Modules that must be found in a sound environment."""
+RUN_EXTRAS: tuple[str, ...] = ()
+TEST_EXTRAS = ("test", "train", "openvino")
+SCENE_EXTRAS = (*TEST_EXTRAS, "scene")
+RUN_MODULES = ("wbcss", "torch", "SimpleITK", "safetensors")
+EXTRA_MODULES = {
+    "test": ("pytest", "xdist", "mypy", "ruff", "importlinter"),
+    "train": ("monai",),
+    "openvino": ("openvino",),
+    "scene": ("slicer",),
+}
+"""Modules that must be found in a sound environment, without and with each extra."""
 
 
 def main() -> int:
@@ -54,7 +60,6 @@ def demo(rest: list[str]) -> None:
     volume, labels = DEMO / "abdomen.nii.gz", DEMO / "abdomen_organs.seg.nrrd"
     run(BIN / "wbcss", "phantom", volume, "--region", "abdomen", "--seed", "1")
     run(BIN / "wbcss", "segment", volume, "-o", labels, "--statistics", "--preview", *rest)
-    show_table(DEMO / "abdomen_organs.statistics.csv")
     say(f"\nThe files are in {DEMO}:")
     for path in sorted(DEMO.iterdir()):
         say(f"  {path.name:36} {path.stat().st_size / 1024:8.0f} KB")
@@ -74,6 +79,11 @@ def test_slow(rest: list[str]) -> None:
 def test_data(rest: list[str]) -> None:
     """Tests on the real scans of ../shared/data; one process, since each may take gigabytes."""
     pytest("-m", "data and not gpu", "--timeout", "1200", *rest)
+
+
+def test_scene(rest: list[str]) -> None:
+    """The Slicer room on the real MRML scene of the slicer-core wheel (Python 3.11 or 3.12)."""
+    pytest("-m", "scene", *rest, extras=SCENE_EXTRAS)
 
 
 def lint(rest: list[str]) -> None:
@@ -109,9 +119,9 @@ def clean(_rest: list[str]) -> None:
         shutil.rmtree(cache, ignore_errors=True)
 
 
-def pytest(*arguments: str) -> None:
+def pytest(*arguments: str, extras: tuple[str, ...] = TEST_EXTRAS) -> None:
     """Run pytest with one thread per process: several processes that each take all cores only wait for each other."""
-    prepare(TEST_EXTRAS)
+    prepare(extras)
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     run(PYTHON, "-m", "pytest", *arguments, env={**os.environ, **threads})
 
@@ -156,7 +166,7 @@ def fingerprint(extras: tuple[str, ...]) -> str:
 
 def is_sound(extras: tuple[str, ...]) -> bool:
     """Whether the modules of ``extras`` are there and ``wbcss`` is the one of this folder."""
-    modules = {*PROBES[RUN_EXTRAS], *PROBES[extras]}
+    modules = {*RUN_MODULES, *(module for extra in extras for module in EXTRA_MODULES[extra])}
     code = (
         "import importlib.util as u, sys\n"
         "found = [u.find_spec(name) for name in sys.argv[2:]]\n"
@@ -178,17 +188,6 @@ def run(*command: str | Path, env: dict[str, str] | None = None) -> None:
     subprocess.run([str(part) for part in command], cwd=ROOT, check=True, env=env)
 
 
-def show_table(path: Path) -> None:
-    """Print the organ table as columns."""
-    with path.open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.reader(stream))
-    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
-    say("")
-    for row in rows:
-        cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
-        say("  ".join([row[0].ljust(widths[0]), *cells[1:]]))
-
-
 def say(text: str) -> None:
     """One line for the developer, in order with the output of the steps."""
     sys.stdout.write(text + "\n")
@@ -200,6 +199,7 @@ COMMANDS = {
     "test": test,
     "test-slow": test_slow,
     "test-data": test_data,
+    "test-scene": test_scene,
     "lint": lint,
     "types": types,
     "imports": imports,

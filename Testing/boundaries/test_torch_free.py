@@ -1,0 +1,49 @@
+"""What the Slicer panel touches starts without the packages that a fresh Slicer does not have."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from project_tree import MODULE, pyproject
+
+CONTRACTS = {contract["name"]: contract for contract in pyproject()["tool"]["importlinter"]["contracts"]}
+CORE = CONTRACTS["The core is free of torch"]["source_modules"]
+NOT_IN_SLICER = ("torch", "monai", "safetensors", "fastjsonschema", "PIL", "openvino", "nibabel", "psutil")
+
+
+def _import_without(absent: tuple[str, ...], modules: list[str], *, before: str = "") -> str:
+    """Import ``modules`` in a fresh interpreter where ``absent`` cannot be imported; what it complained about."""
+    lines = ["import sys, importlib", *(f"sys.modules[{name!r}] = None" for name in absent), before]
+    lines += [f"importlib.import_module({module!r})" for module in modules]
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(MODULE)},
+    )
+    return done.stderr
+
+
+def test_the_core_imports_without_torch() -> None:
+    assert _import_without(("torch", "monai"), CORE) == ""
+
+
+def test_the_panel_imports_in_a_fresh_slicer() -> None:
+    fakes = "import types\nfor name in ('slicer', 'vtk', 'vtk.util', 'vtk.util.numpy_support'):\n"
+    fakes += "    sys.modules[name] = types.ModuleType(name)\n"
+    fakes += "sys.modules['vtk.util.numpy_support'].numpy_to_vtk = None"
+    modules = [f"WholeBodyCSSLib.{name}" for name in ("EngineProcess", "SegmentLogic", "SceneBridge", "Dependencies")]
+    assert _import_without((*NOT_IN_SLICER, "SimpleITK", "scipy"), modules, before=fakes) == ""
+
+
+@pytest.mark.parametrize("module", ["wbcss.nn.model", "wbcss.segment"])
+def test_the_stub_would_catch_torch(module: str) -> None:
+    assert "torch" in _import_without(("torch",), [module])
+
+
+def test_importing_the_engine_sets_nothing_and_says_nothing() -> None:
+    assert _import_without((), ["wbcss", "wbcss.cli.main"]) == ""
