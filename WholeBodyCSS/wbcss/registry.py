@@ -356,8 +356,8 @@ class Registry:
     def _staging(self) -> Iterator[Path]:
         """A folder that no reader looks into; gone afterwards unless it was renamed."""
         folder = storage.staging_path(self.root)
-        storage.make_folder(folder)
         try:
+            storage.make_folder(folder)
             yield folder
         finally:
             if folder.exists():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import re
 import secrets
@@ -21,6 +22,7 @@ LOCK_NAME = ".lock"
 _STAGING = re.compile(r"\.staging-(\d+)-[0-9a-f]+(\.tmp)?")
 _CHUNK_BYTES = 1 << 20
 _LOCK_POLL_S = 0.02
+_log = logging.getLogger(__name__)
 
 
 def sha256_file(path: Path) -> str:
@@ -95,9 +97,8 @@ def _write_all(handle: int, data: bytes) -> None:
 def rename_folder(source: Path, target: Path) -> None:
     """The one step that makes a staged folder visible. Fails if ``target`` exists and holds anything."""
     os.rename(source, target)  # noqa: PTH104
-    sync_folder(target.parent)
-    if source.parent != target.parent:
-        sync_folder(source.parent)
+    _settle(target.parent)
+    _settle(source.parent)
 
 
 def replace_file(path: Path, data: bytes, *, staging_root: Path) -> None:
@@ -110,7 +111,15 @@ def replace_file(path: Path, data: bytes, *, staging_root: Path) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary)  # noqa: PTH108
         raise
-    sync_folder(path.parent)
+    _settle(path.parent)
+
+
+def _settle(folder: Path) -> None:
+    """Sync a folder after a rename. The change is visible by then, so a refusal is no failure of it, only a risk."""
+    try:
+        sync_folder(folder)
+    except OSError as error:
+        _log.warning("a change is visible but may not survive a power cut: %s", error.strerror)
 
 
 def staging_path(root: Path, *, suffix: str = "") -> Path:
