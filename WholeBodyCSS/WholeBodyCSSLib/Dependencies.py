@@ -13,19 +13,21 @@ MODULES = {"safetensors": "safetensors", "fastjsonschema": "fastjsonschema", "pi
 """Packages of Resources/requirements.txt, and the module that each one brings."""
 
 
+IsInstalled = Callable[[str], bool]
+"""Answers whether a module can be imported."""
+
+
 def _isInstalled(module: str) -> bool:
     importlib.invalidate_caches()
     return importlib.util.find_spec(module) is not None
 
 
-def missingPackages(isInstalled: Callable[[str], bool] = _isInstalled) -> tuple[str, ...]:
+def missingPackages(isInstalled: IsInstalled = _isInstalled) -> tuple[str, ...]:
     """Packages of our own requirements that are not installed; torch is not among them."""
     return tuple(package for package, module in MODULES.items() if not isInstalled(module))
 
 
-def ensure(
-    slicer: Any, requirements: Path, isInstalled: Callable[[str], bool] = _isInstalled, confirm: Any = None
-) -> None:
+def ensure(slicer: Any, requirements: Path, isInstalled: IsInstalled = _isInstalled) -> None:
     """Install what is missing after asking; call it from a button only. Raises RunError saying what to do instead.
 
     torch is left to the PyTorch extension, which knows the graphics card. numpy, scipy and SimpleITK are Slicer's own.
@@ -40,7 +42,7 @@ def ensure(
     packaging = getattr(slicer, "packaging", None)
     if packaging is not None:  # Slicer 5.12 and later ask by themselves
         packaging.pip_ensure(packaging.load_requirements(requirements), requester="WholeBodyCSS")
-    elif (confirm or slicer.util.confirmOkCancelDisplay)(f"Install {_listed(missing)} into Slicer's Python?"):
+    elif slicer.util.confirmOkCancelDisplay(f"Install {_listed(missing)} into Slicer's Python?"):
         slicer.util.pip_install(" ".join(missing))
     still = missingPackages(isInstalled)
     if still:

@@ -6,6 +6,7 @@ the messages over. So nothing here blocks the GUI, and the same class is tested 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import queue
@@ -101,12 +102,11 @@ class EngineProcess:
         self._lines = queue.Queue()
         if process is None:
             return
-        try:
-            if process.stdin is not None:
+        if process.stdin is not None:
+            with contextlib.suppress(OSError):  # it may be gone before it is asked to stop
                 process.stdin.write(encode(Shutdown()).encode("ascii"))
+            with contextlib.suppress(OSError):
                 process.stdin.close()
-        except OSError:
-            _LOG.debug("the worker was gone before it was asked to stop")
         for end in (process.terminate, process.kill):
             try:
                 process.wait(timeout_s)
@@ -138,8 +138,13 @@ class EngineProcess:
         """Let go of a worker that ended. A new queue, so that a late reader cannot speak for the next worker."""
         self._lines = queue.Queue()
         process, self._process = self._process, None
-        if process is not None and process.poll() is None:
+        if process is None:
+            return
+        if process.poll() is None:
             process.kill()
+        if process.stdin is not None:
+            with contextlib.suppress(OSError):  # what was still to be written has no reader any more
+                process.stdin.close()
 
     def _reason(self) -> str:
         """How the worker ended, in a few words; waits a moment for its exit code and its last line."""
