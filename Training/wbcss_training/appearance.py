@@ -133,7 +133,8 @@ def paint_hu(
     dense = torch.from_numpy(mean > 500)[labels]
     thick = torch.where(long_bone | dense, 4.0, 1.2) * float(rng.uniform(0.7, 1.3))
     cortex = torch.where(long_bone, 1150.0, torch.where(dense, 1050.0, 460.0)) * float(rng.uniform(0.75, 1.2))
-    marrow = torch.where(long_bone, float(rng.uniform(-40, 120)), torch.where(dense, 450.0, hu * 0.92))
+    spongy = hu * float(rng.uniform(0.35, 0.95))
+    marrow = torch.where(long_bone, float(rng.uniform(-40, 120)), torch.where(dense, 450.0, spongy))
     inward = torch.sigmoid((bone_depth.float() * FIELD_UNIT_MM - spacing_mm / 3 - thick) / (0.4 * spacing_mm))
     bone = torch.from_numpy(tissues.bone)[labels]
     hu = torch.where(bone, cortex + (marrow - cortex) * inward, hu)
@@ -141,10 +142,24 @@ def paint_hu(
     fine = torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
     slow = smooth_field(shape, knots_every=9.0 / spacing_mm, rng=rng)[0]
     hu += sd * (float(rng.uniform(0.2, 0.6)) * fine + float(rng.uniform(0.2, 0.6)) * slow)
+    _mottle_stool(hu, labels, tissues=tissues, spacing_mm=spacing_mm, rng=rng)
     lung = torch.from_numpy(tissues.lung)[labels]
     gravity = torch.linspace(float(rng.uniform(0, 90)), 0, shape[1])[None, :, None]  # dependent lung is denser
     hu += torch.where(lung, gravity + float(rng.uniform(0, 40)) * slow, torch.zeros(()))
     return hu
+
+
+def _mottle_stool(
+    hu: torch.Tensor, labels: torch.Tensor, *, tissues: TissueTable, spacing_mm: float, rng: np.random.Generator
+) -> None:
+    """Stool holds bubbles of gas: sometimes, in place, in what fills the bowel."""
+    if rng.random() < 0.5:
+        return
+    content = torch.zeros(len(tissues.mean_hu), dtype=torch.bool)
+    content[list(tissues.content_labels)] = True
+    shape = (labels.shape[0], labels.shape[1], labels.shape[2])
+    bubbles = smooth_field(shape, knots_every=7.0 / spacing_mm, rng=rng)[0] > float(rng.uniform(0.2, 1.2))
+    hu[content[labels] & bubbles] = float(rng.uniform(-900, -200))
 
 
 def gaussian_blur(volume: torch.Tensor, sigma_voxels: tuple[float, float, float]) -> torch.Tensor:

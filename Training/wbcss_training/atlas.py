@@ -69,7 +69,7 @@ class PreparedAtlas:
         outside: uint8, distance to the body in FIELD_UNIT_MM; 0 inside.
         bone_depth: uint8, depth below the bone surface in FIELD_UNIT_MM; 0 outside bone.
         edge: uint8, distance to the nearest voxel of another label in FIELD_UNIT_MM.
-        arm: uint8, 1 where the nearest organ belongs to a free arm.
+        arm: uint8, 1 where the nearest organ belongs to a free arm, air around it included.
         sites: (N, 4) int32 rows (label, i, j, k): voxels of every label, at most SITES_PER_LABEL each.
         table: The atlas table by label.
         spacing_mm: Voxel size, isotropic.
@@ -185,7 +185,7 @@ def _arm(labels: npt.NDArray[np.uint16], table: Mapping[int, AtlasLabel]) -> npt
     coarse = labels[::2, ::2, ::2]
     organ = (coarse > 0) & ((coarse < FIRST_TISSUE) | (coarse > LAST_TISSUE))
     nearest = ndimage.distance_transform_edt(~organ, return_distances=False, return_indices=True)
-    arm = _mask(coarse, table, bone=False)[tuple(nearest)] & (coarse > 0)
+    arm = _mask(coarse, table, bone=False)[tuple(nearest)]
     full = np.repeat(np.repeat(np.repeat(arm, 2, 0), 2, 1), 2, 2)
     return full[tuple(slice(0, n) for n in labels.shape)].astype(np.uint8)
 

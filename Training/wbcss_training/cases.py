@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -69,7 +70,7 @@ def read_case_list(path: Path) -> tuple[Case, ...]:
     if absent not in ("unknown", "background"):
         raise CaseError(f"'absent' in {file.name} must be 'unknown' or 'background', got {absent!r}")
     try:
-        values = {int(value): parse_organ_name(name) for value, name in facts["organs"].items()}
+        values = _values(facts["organs"].items(), file)
         pairs = [(file.parent / case["image"], file.parent / case["labels"]) for case in facts["cases"]]
     except (KeyError, TypeError, AttributeError) as error:
         raise CaseError(f"{file.name} must hold 'organs' and 'cases' with 'image' and 'labels', got {error}") from error
@@ -77,10 +78,12 @@ def read_case_list(path: Path) -> tuple[Case, ...]:
 
 
 def _nnunet_cases(folder: Path, facts: Mapping[str, Any]) -> tuple[Case, ...]:
-    labels = facts.get("labels", {})
-    values = {int(value): parse_organ_name(name) for name, value in labels.items() if name != "background"}
-    if not values:
-        raise CaseError(f"dataset.json must name its labels, got {labels}")
+    labels = facts.get("labels")
+    if not isinstance(labels, dict):
+        raise CaseError(f"dataset.json must map the names of its labels to values, got {labels!r}")
+    values = _values(((value, name) for name, value in labels.items() if name != "background"), folder / "dataset.json")
+    if not (folder / "labelsTr").is_dir():
+        raise CaseError(f"an nnU-Net folder must hold imagesTr and labelsTr, got no labelsTr in {folder}")
     cases = []
     for labels_path in sorted((folder / "labelsTr").iterdir()):
         suffix = next((s for s in _IMAGE_SUFFIXES if labels_path.name.endswith(s)), None)
@@ -88,6 +91,24 @@ def _nnunet_cases(folder: Path, facts: Mapping[str, Any]) -> tuple[Case, ...]:
             image = folder / "imagesTr" / (labels_path.name.removesuffix(suffix) + "_0000" + suffix)
             cases.append(Case(image_path=image, labels_path=labels_path, values=values))
     return _checked(cases, folder)
+
+
+def _values(pairs: Iterable[tuple[Any, Any]], file: Path) -> dict[int, OrganName]:
+    """Label value to organ; every value a whole number above 0, every organ once."""
+    values: dict[int, OrganName] = {}
+    for value, name in pairs:
+        try:
+            number = int(value)
+        except (TypeError, ValueError):
+            number = 0
+        if number < 1:
+            raise CaseError(f"{file.name} must give {name!r} a whole number above 0, got {value!r}")
+        if number in values or name in values.values():
+            raise CaseError(f"{file.name} may give a value or an organ once, got {value!r} for {name!r} again")
+        values[number] = parse_organ_name(name)
+    if not values:
+        raise CaseError(f"{file.name} must name at least one organ, got none")
+    return values
 
 
 def _checked(cases: Sequence[Case], source: Path) -> tuple[Case, ...]:
@@ -115,15 +136,29 @@ class PreparedCase:
     annotated: npt.NDArray[np.bool_]
 
 
-def prepare_case(case: Case, *, organs: Sequence[OrganName], encoder: EncoderSpec) -> PreparedCase:
-    """Read, check and resample one case. Raises CaseError naming what does not fit."""
+def read_case(case: Case) -> tuple[Volume, LabelMap]:
+    """Image and label map (I, J, K) of a case. Raises CaseError unless they lie on the same grid."""
     volume = read_volume(case.image_path).volume
     labels, affine, _ = read_labels(case.labels_path)
-    if labels.shape != volume.shape or not np.allclose(affine, volume.affine, atol=1e-2):
+    if labels.shape != volume.shape:
         raise CaseError(
             f"image and labels of a case must share a grid, got {volume.shape} and {labels.shape} voxels "
             f"({case.labels_path.name}); resample the labels to the image"
         )
+    apart_mm = float(np.abs(affine - volume.affine).max())
+    if apart_mm > 1e-2:
+        raise CaseError(
+            f"image and labels of a case must share a grid, got affines that differ by {apart_mm:.3g} mm "
+            f"({case.labels_path.name}); resample the labels to the image"
+        )
+    return volume, labels
+
+
+def prepare_case(case: Case, *, organs: Sequence[OrganName], encoder: EncoderSpec) -> PreparedCase:
+    """Read, check and resample one case. Raises CaseError naming what does not fit."""
+    volume, labels = read_case(case)
+    if len(organs) > 255:
+        raise CaseError(f"a task may have at most 255 organs, got {len(organs)}; split it into several tasks")
     numbers = {organ: channel for channel, organ in enumerate(organs, start=1)}
     lookup = np.zeros(max(int(labels.max()), *case.values) + 1, np.uint8)
     annotated = np.zeros(1 + len(organs), bool)
@@ -228,7 +263,7 @@ class CasePatches:
         if not path.is_file():
             prepared = prepare_case(case, organs=self.organs, encoder=self.encoder)
             self.cache_dir.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_suffix(".tmp.npz")
+            temporary = path.with_suffix(f".{os.getpid()}.npz")  # several workers may make the same case at once
             np.savez(temporary, hu=prepared.hu, channels=prepared.channels, annotated=prepared.annotated)
             temporary.replace(path)
         with np.load(path, allow_pickle=False) as arrays:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from wbcss.errors import SpecError
+from wbcss.volume import Shape3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +17,8 @@ class TrainConfig:
 
     Attributes:
         steps: Optimizer steps in all.
+        patch: Shape of a patch in voxels along (R, A, S), a multiple of the encoder's total stride; None for the
+            encoder's own tile. Small patches first make a run see more bodies in the same time.
         batch_size: Patches per step, over all processes.
         learning_rate: AdamW peak learning rate.
         weight_decay: AdamW weight decay.
@@ -27,6 +30,8 @@ class TrainConfig:
         balanced_fraction: Share of those voxels drawn evenly over the organs present (foreground oversampling); it
             falls linearly to zero over the decay phase, where the true prior is learned.
         deep_supervision: Supervised decoder levels, finest included; level l weighs 1 / 2^l.
+        finest_level: Finest decoder level that is computed and supervised. 1 in a first part of a run learns what is
+            where at half the cost per step; a later part with 0 learns the borders.
         batch_dice: Sum intersections over the batch before dividing.
         gradient_clip: Largest gradient norm.
         autocast: Run the network in bfloat16 where the processor has it.
@@ -36,6 +41,7 @@ class TrainConfig:
     """
 
     steps: int = 4000
+    patch: Shape3 | None = None
     batch_size: int = 1
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2
@@ -45,6 +51,7 @@ class TrainConfig:
     sampled_voxels: int = 65536
     balanced_fraction: float = 0.5
     deep_supervision: int = 3
+    finest_level: int = 0
     batch_dice: bool = True
     gradient_clip: float = 12.0
     autocast: bool = True
@@ -56,11 +63,19 @@ class TrainConfig:
         for name in ("steps", "batch_size", "sampled_voxels", "deep_supervision", "checkpoint_every", "log_every"):
             if getattr(self, name) < 1:
                 raise SpecError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.finest_level < self.deep_supervision:
+            raise SpecError(
+                f"finest_level must be at least 0 and below deep_supervision ({self.deep_supervision}), "
+                f"got {self.finest_level}"
+            )
         for name in ("decay_fraction", "balanced_fraction", "ema_decay"):
             if not 0 <= getattr(self, name) <= 1:
                 raise SpecError(f"{name} must be in [0, 1], got {getattr(self, name)}")
+        for name in ("warmup_steps", "weight_decay", "seed"):
+            if getattr(self, name) < 0:
+                raise SpecError(f"{name} must not be negative, got {getattr(self, name)}")
         for name in ("learning_rate", "gradient_clip"):
-            if getattr(self, name) <= 0:
+            if not getattr(self, name) > 0:
                 raise SpecError(f"{name} must be positive, got {getattr(self, name)}")
 
     @property

@@ -22,15 +22,19 @@ class DeformationSpec:
         log_axis_scale_sd: Standard deviation of the log of each axis's own factor.
         coarse_mm, coarse_sd_mm: Correlation length and amplitude of the slow displacement.
         fine_mm, fine_sd_mm: The same for the quick displacement.
+        num_zooms: Spots in a patch that swell or shrink, as a full bladder or a small kidney does.
+        max_log_zoom: Largest magnitude of the log of the size factor at the middle of such a spot.
     """
 
     max_rotation_deg: float = 10.0
     log_scale_sd: float = 0.10
-    log_axis_scale_sd: float = 0.07
+    log_axis_scale_sd: float = 0.09
     coarse_mm: float = 90.0
     coarse_sd_mm: float = 8.0
     fine_mm: float = 36.0
     fine_sd_mm: float = 2.0
+    num_zooms: int = 4
+    max_log_zoom: float = 0.4
 
 
 def smooth_field(shape: Shape3, *, knots_every: float, rng: np.random.Generator, channels: int = 1) -> torch.Tensor:
@@ -70,4 +74,16 @@ def patch_coordinates(
     for length_mm, sd_mm in ((spec.coarse_mm, spec.coarse_sd_mm), (spec.fine_mm, spec.fine_sd_mm)):
         amplitude = sd_mm / atlas_spacing_mm * rng.uniform(0.3, 1.3)
         coordinates += amplitude * smooth_field(shape, knots_every=length_mm / spacing_mm, rng=rng, channels=3)
+    for _ in range(spec.num_zooms):
+        _zoom(coordinates, spacing_mm=atlas_spacing_mm, max_log_zoom=spec.max_log_zoom, rng=rng)
     return coordinates + torch.from_numpy(center_voxel).float()[:, None, None, None]
+
+
+def _zoom(coordinates: torch.Tensor, *, spacing_mm: float, max_log_zoom: float, rng: np.random.Generator) -> None:
+    """Magnify or shrink, in place, what lies about a random spot of a patch (coordinates in atlas voxels)."""
+    shape = coordinates.shape[1:]
+    spot = coordinates[(slice(None), *(int(rng.integers(n)) for n in shape))].clone()[:, None, None, None]
+    sigma = float(rng.uniform(15, 45)) / spacing_mm
+    offset = coordinates - spot
+    near = torch.exp(offset.square().sum(dim=0) / (-2 * sigma**2))
+    coordinates += offset * (float(np.exp(rng.uniform(-max_log_zoom, max_log_zoom))) - 1) * near

@@ -9,7 +9,7 @@ import os
 import platform
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from torch.optim.swa_utils import AveragedModel
 from wbcss import __version__
 from wbcss.cards import EncoderCard, TaskCard
 from wbcss.catalogue import find
-from wbcss.errors import DeviceError, RunError
+from wbcss.devices import resolve_device
+from wbcss.errors import RunError
 from wbcss.labels import OrganName, TaskId
 from wbcss.loading import save_weights
 from wbcss.nn.encoder import Encoder
@@ -30,9 +31,11 @@ from wbcss.progress import IsCancelled, Progress, never, silent
 from wbcss.registry import Registry, StagedEncoder, StagedTask
 from wbcss.specs import DecoderSpec
 
+from .cases import read_case_list
 from .learner import Learner, build_learner
 from .loop import train
-from .plan import EncoderPlan, open_sources, plan_to_json
+from .patches import PatchSource
+from .plan import EncoderPlan, TaskPlan, open_sources, plan_to_json
 
 
 def train_encoder(
@@ -55,12 +58,13 @@ def train_encoder(
         torch.manual_seed(plan.train.seed)
         learner = build_learner(Encoder(plan.encoder), {task.task: task.decoder for task in plan.tasks}, plan.train)
         learner.to(_device(device))
-        _write_config(plan, run_dir)
+        if _rank() == 0:
+            _write_config(plan, run_dir)
         deadline = None if minutes is None else time.monotonic() + 60 * minutes
         with _terminated() as terminated:
             average = train(
                 learner,
-                open_sources(plan, cache_dir or run_dir / "cache"),
+                _sources_of_all(plan, cache_dir or run_dir / "cache"),
                 config=plan.train,
                 run_dir=run_dir,
                 weights=[task.weight for task in plan.tasks],
@@ -130,9 +134,7 @@ def publish_model(
                     organs=find(kept),
                     spec=spec,
                     encoder_sha256=encoder.weights_sha256,
-                    training_cases=plan.train.steps * plan.train.batch_size
-                    if task.source.get("kind") == "atlas"
-                    else 0,
+                    training_cases=_training_cases(plan, task),
                     validation=dict((validation or {}).get(task.task, {})),
                     license=plan.license,
                     provenance=plan.provenance,
@@ -144,11 +146,21 @@ def publish_model(
         )
 
 
+def _training_cases(plan: EncoderPlan, task: TaskPlan) -> int:
+    """Scans in the list of ``task``, or synthetic scans drawn for it."""
+    if task.source.get("kind") == "cases":
+        return len(read_case_list(Path(task.source["path"])))
+    share = task.weight / sum(other.weight for other in plan.tasks)
+    return round(plan.train.steps * plan.train.batch_size * share)
+
+
 def keep_organs(
     model: WholeBodyModel, task: TaskId, organs: tuple[OrganName, ...], kept: tuple[OrganName, ...]
 ) -> tuple[dict[str, torch.Tensor], DecoderSpec]:
     """State dict and spec of a decoder whose head has only the channels of ``kept``, in that order."""
     decoder = model.decoder(task)
+    if not kept:
+        raise RunError(f"task {task!r} must keep at least one organ, got none")
     unknown = sorted(set(kept) - set(organs))
     if unknown:
         raise RunError(f"task {task!r} was not trained for {', '.join(unknown)}; it knows {', '.join(organs)}")
@@ -159,14 +171,25 @@ def keep_organs(
     return state, dataclasses.replace(decoder.spec, num_organs=len(kept))
 
 
+def _rank() -> int:
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def _sources_of_all(plan: EncoderPlan, cache_dir: Path) -> Sequence[PatchSource]:
+    """The sources of ``plan``, prepared by the first process while the others wait."""
+    if not distributed.is_initialized():
+        return open_sources(plan, cache_dir)
+    opened = open_sources(plan, cache_dir) if _rank() == 0 else None
+    distributed.barrier()
+    return opened or open_sources(plan, cache_dir)
+
+
 def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise DeviceError(f"device {name!r} needs a CUDA build of torch and a GPU; use cpu")
-    if device.type == "cuda" and distributed.is_initialized() and device.index is None:
-        device = torch.device("cuda", distributed.get_rank() % torch.cuda.device_count())
+    """The device of this process; with several processes on GPUs, ``auto`` and ``cuda`` give each its own."""
+    device = resolve_device(name)
+    if device.type == "cuda" and distributed.is_initialized() and ":" not in name:
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+        torch.cuda.set_device(device)
     return device
 
 

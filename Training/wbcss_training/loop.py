@@ -73,6 +73,7 @@ def train(
     averaged, so that the global batch does not depend on the number of processes.
     """
     rank, world_size = _rank_and_world()
+    shares = _shares(weights, len(sources))
     if config.batch_size % world_size:
         raise SpecError(f"batch_size must be a multiple of the {world_size} processes, got {config.batch_size}")
     optimizer = torch.optim.AdamW(
@@ -81,13 +82,14 @@ def train(
     average = AveragedModel(learner, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))  # type: ignore[no-untyped-call]
     step = load_checkpoint(run_dir / "checkpoints", learner=learner, average=average, optimizer=optimizer)
     metrics = MetricsLog(run_dir / "metrics.jsonl", resume_step=step, enabled=rank == 0, every=config.log_every)
-    batches = StepBatches(sources, weights or [1.0] * len(sources), config, rank, world_size)
+    batches = StepBatches(sources, shares, config, rank, world_size)
     started = time.monotonic()
+    progress(min(1.0, step / config.steps), f"step {step} of {config.steps}")
     for batch in _load(batches, range(step, config.steps), num_workers=num_workers):
         loss = _optimize(learner, optimizer, batch, config=config, step=step, rank=rank)
         average.update_parameters(learner)
         step += 1
-        stopping = stop_at() or cancelled()
+        stopping = _any_process(stop_at() or cancelled())
         metrics.add(step, loss, learning_rate=config.learning_rate_at(step - 1), seconds=time.monotonic() - started)
         if rank == 0 and (step % config.checkpoint_every == 0 or step == config.steps or stopping):
             save_checkpoint(run_dir / "checkpoints", step=step, learner=learner, average=average, optimizer=optimizer)
@@ -95,6 +97,15 @@ def train(
         if stopping:
             break
     return average
+
+
+def _shares(weights: Sequence[float] | None, count: int) -> Sequence[float]:
+    if count == 0:
+        raise SpecError("a run must have at least one source of patches, got none")
+    shares = [1.0] * count if weights is None else weights
+    if len(shares) != count or not all(np.isfinite(share) and share > 0 for share in shares):
+        raise SpecError(f"weights must be one positive number for each of the {count} sources, got {list(shares)}")
+    return shares
 
 
 def _optimize(
@@ -109,10 +120,13 @@ def _optimize(
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     _average_gradients(learner)
-    torch.nn.utils.clip_grad_norm_(learner.parameters(), config.gradient_clip)
+    norm = float(torch.nn.utils.clip_grad_norm_(learner.parameters(), config.gradient_clip))
     value = float(loss.detach())
-    if not np.isfinite(value):
-        raise RunError(f"the loss of step {step} must be finite, got {value}; lower the learning rate and resume")
+    if not (np.isfinite(value) and np.isfinite(norm)):
+        raise RunError(
+            f"loss and gradient of step {step} must be finite, got loss {value} and gradient norm {norm}; lower the "
+            "learning rate and resume"
+        )
     optimizer.step()
     return value
 
@@ -129,6 +143,16 @@ def _average_gradients(learner: Learner) -> None:
     for parameter in used:
         parameter.grad = flat[offset : offset + parameter.numel()].view_as(parameter).clone()
         offset += parameter.numel()
+
+
+def _any_process(stopping: bool) -> bool:
+    """Whether any process wants to stop: all must stop after the same step, or the others wait for ever."""
+    if not distributed.is_initialized() or distributed.get_world_size() == 1:
+        return stopping
+    device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
+    votes = torch.tensor(float(stopping), device=device)
+    distributed.all_reduce(votes)
+    return bool(votes > 0)
 
 
 def _rank_and_world() -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from .cases import CasePatches, read_case_list
 from .config import TrainConfig
 from .patches import PatchSource
 from .synthesis import SyntheticPatches, wholebody_classes
+
+_KINDS = ("atlas", "cases")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +39,15 @@ class TaskPlan:
     decoder: DecoderSpec
     weight: float
 
+    def __post_init__(self) -> None:
+        if not self.organs:
+            raise SpecError(f"task {self.task!r} must have at least one organ, got none")
+        twice = sorted({organ for organ in self.organs if self.organs.count(organ) > 1})
+        if twice:
+            raise SpecError(f"task {self.task!r} may list an organ once, got {', '.join(twice)} more than once")
+        if not (math.isfinite(self.weight) and self.weight > 0):
+            raise SpecError(f"weight of task {self.task!r} must be a positive number, got {self.weight}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderPlan:
@@ -48,6 +60,13 @@ class EncoderPlan:
     license: str
     provenance: str
     limits: str
+
+    def __post_init__(self) -> None:
+        if not self.tasks:
+            raise SpecError(f"the training plan {self.name!r} must have at least one task, got none")
+        names = [task.task for task in self.tasks]
+        if len(set(names)) != len(names):
+            raise SpecError(f"every task of a plan must have a name of its own, got {', '.join(names)}")
 
     def with_steps(self, steps: int | None) -> EncoderPlan:
         """The same plan with another length."""
@@ -72,6 +91,8 @@ def read_plan(path: Path) -> EncoderPlan:
         )
     except KeyError as error:
         raise SpecError(f"the training plan {path.name} has no {error}") from error
+    except (TypeError, AttributeError) as error:
+        raise SpecError(f"the training plan {path.name} has a field of the wrong kind: {error}") from error
 
 
 def _task_plan(facts: Mapping[str, Any], folder: Path) -> TaskPlan:
@@ -88,12 +109,20 @@ def _task_plan(facts: Mapping[str, Any], folder: Path) -> TaskPlan:
         source=source,
         organs=organs,
         decoder=decoder,
-        weight=float(facts.get("weight", 1.0)),
+        weight=_number(facts.get("weight", 1.0), field="weight"),
     )
+
+
+def _number(value: Any, *, field: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise SpecError(f"{field} must be a number, got {value!r}")
+    return float(value)
 
 
 def _all_organs(source: Mapping[str, Any]) -> tuple[OrganName, ...]:
     """Every organ of a source, in the order of its label values."""
+    if source["kind"] not in _KINDS:
+        raise SpecError(f"the source of a task must be of kind {' or '.join(_KINDS)}, got {source['kind']!r}")
     if source["kind"] == "atlas":
         table = read_table(Path(source["folder"]) / TABLE_FILE)
         numbers = {row.name: label for label, row in table.items()}
@@ -110,6 +139,7 @@ def open_sources(plan: EncoderPlan, cache_dir: Path) -> Sequence[PatchSource]:
 
 def _open_source(task: TaskPlan, plan: EncoderPlan, cache_dir: Path) -> PatchSource:
     kind = task.source.get("kind")
+    encoder = plan.encoder if plan.train.patch is None else replace(plan.encoder, tile=plan.train.patch)
     if kind == "atlas":
         folder = Path(task.source["folder"])
         prepare_atlas(folder, cache_dir / "atlas")
@@ -118,7 +148,7 @@ def _open_source(task: TaskPlan, plan: EncoderPlan, cache_dir: Path) -> PatchSou
             organs=task.organs,
             atlas_dir=folder,
             cache_dir=cache_dir / "atlas",
-            encoder=plan.encoder,
+            encoder=encoder,
             seed=plan.train.seed + 1,
         )
     if kind == "cases":
@@ -127,10 +157,10 @@ def _open_source(task: TaskPlan, plan: EncoderPlan, cache_dir: Path) -> PatchSou
             organs=task.organs,
             cases=read_case_list(Path(task.source["path"])),
             cache_dir=cache_dir / "cases",
-            encoder=plan.encoder,
+            encoder=encoder,
             seed=plan.train.seed + 1,
         )
-    raise SpecError(f"the source of task {task.task!r} must be of kind 'atlas' or 'cases', got {kind!r}")
+    raise SpecError(f"the source of task {task.task!r} must be of kind {' or '.join(_KINDS)}, got {kind!r}")
 
 
 def plan_to_json(plan: EncoderPlan) -> dict[str, Any]:

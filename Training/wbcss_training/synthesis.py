@@ -103,6 +103,14 @@ class SyntheticPatches:
                 rim[label] = named["intermuscular_fat" if muscle else "visceral_fat"]
         return rim
 
+    @cached_property
+    def _kidneys(self) -> torch.Tensor:
+        """Whether an atlas label is a kidney."""
+        kidney = torch.zeros(max(self._atlas.table) + 1, dtype=torch.bool)
+        for label, row in self._atlas.table.items():
+            kidney[label] = row.name.startswith("kidney_")
+        return kidney
+
     def patch(self, index: int) -> Patch:
         """Draw patch ``index``."""
         rng = patch_rng(self.seed, index)
@@ -130,7 +138,9 @@ class SyntheticPatches:
         outside_mm = torch.from_numpy(_gather(atlas.outside, at).astype(np.float32)) * FIELD_UNIT_MM
         if rng.random() < 0.6:
             arm = torch.from_numpy(_gather(atlas.arm, at)).bool()
-            labels[arm & (coordinates[2] < (_AXILLA_MM - atlas.origin_mm[2]) / atlas.spacing_mm)] = 0
+            arm &= coordinates[2] < (_AXILLA_MM - atlas.origin_mm[2]) / atlas.spacing_mm
+            labels[arm] = 0
+            outside_mm[arm] = torch.inf  # nothing there for fat to lie on
         self._shrink(labels, _gather(atlas.edge, at), rng)
         fat_mm = self._add_fat(labels, outside_mm, rng)
         hu = paint_hu(labels, bone_depth, tissues=self._tissues, spacing_mm=spacing_mm, rng=rng)
@@ -164,13 +174,16 @@ class SyntheticPatches:
 
     def _shrink(self, labels: torch.Tensor, edge: npt.NDArray[np.uint8], rng: np.random.Generator) -> None:
         """Replace a rim of soft organs by fat, up to a few millimeters, more here than there."""
-        if rng.random() < 0.35:
-            return
         shape = (labels.shape[0], labels.shape[1], labels.shape[2])
-        rim_mm = float(rng.uniform(0, 4.5)) * smooth_field(shape, knots_every=14, rng=rng)[0].abs()
+        depth_mm = torch.from_numpy(edge).float() * FIELD_UNIT_MM
+        uneven = smooth_field(shape, knots_every=14, rng=rng)[0].abs()
         rim = self._shrinks[labels]
-        gone = (rim > 0) & (torch.from_numpy(edge).float() * FIELD_UNIT_MM < rim_mm)
-        labels[gone] = rim[gone]
+        if rng.random() < 0.7:  # the fatty middle of the kidneys, which the atlas fills
+            kidney = self._kidneys[labels] & (depth_mm > float(rng.uniform(9, 14)) + 3 * uneven)
+            labels[kidney] = rim[kidney]
+        if rng.random() < 0.5:
+            gone = (rim > 0) & (depth_mm < float(rng.uniform(0, 3.5)) * uneven)
+            labels[gone] = rim[gone]
 
     def _add_fat(self, labels: torch.Tensor, outside_mm: torch.Tensor, rng: np.random.Generator) -> float:
         """Wrap the body in more subcutaneous fat; returns its thickness in mm."""
