@@ -29,14 +29,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from . import __version__, machine
+from .axes import axes_of
 from .errors import OutputError
 from .io.atomic import write_text
 from .labels import OrganName
 from .statistics import OrganStatistics
-from .volume import Affine, Volume
+from .volume import Volume
 
 if TYPE_CHECKING:
     from .loading import LoadedModel
@@ -122,19 +121,6 @@ def remove_names(text: str, private: Iterable[str] = ()) -> str:
     for word in sorted({word for word in private if len(word) > 1}, key=len, reverse=True):
         text = re.sub(rf"(?<!\w){re.escape(word)}(?!\w)", _HIDDEN, text, flags=re.IGNORECASE)
     return _FILE_NAME.sub(_HIDDEN, _PATH.sub(_HIDDEN, text))
-
-
-def axes_of(affine: Affine) -> str:
-    """Where i, j and k point, as in "RAS" or "LPS"; oblique axes are named by the nearest one, each name once."""
-    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    letters = ["", "", ""]
-    strength = np.abs(directions)
-    for _ in range(3):
-        world, axis = np.unravel_index(int(np.argmax(strength)), (3, 3))
-        letters[axis] = ("RAS" if directions[world, axis] > 0 else "LPI")[world]
-        strength[world, :] = -1.0
-        strength[:, axis] = -1.0
-    return "".join(letters)
 
 
 def peak_memory_mib() -> float | None:

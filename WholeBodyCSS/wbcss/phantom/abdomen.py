@@ -66,7 +66,7 @@ def _liver() -> Shape:
     right = Ellipsoid((80.0, 0.0, 1190.0), (84, 96, 90))
     left = Ellipsoid((0.0, 44.0, 1204.0), (76, 40, 36), ((0.98, 0.0, -0.2), (0.0, 1.0, 0.0), (0.2, 0.0, 0.98)))
     visceral = Slab((-0.514, 0.0, -0.857), -988.0)
-    hilum = Ellipsoid((34.0, -14.0, 1160.0), (20, 40, 34))
+    hilum = Ellipsoid((32.0, -6.0, 1152.0), (17, 28, 30))
     return Without(AllOf((AnyOf((right, left), 24.0), visceral)), hilum)
 
 

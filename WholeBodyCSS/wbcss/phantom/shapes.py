@@ -175,7 +175,7 @@ class Loft:
         dense = self._dense
         radius = dense[:, 2] + 0.5 * (dense[:, 4] - dense[:, 3])
         slope = np.gradient(0.5 * radius, dense[:, 0])
-        columns = (*dense[:, 1:].T, 1 / np.sqrt(1 + np.minimum(slope**2, 9.0)))
+        columns = (*dense[:, 1:].T, 1 / np.sqrt(1 + np.minimum(slope**2, 1.0)))
         return tuple(np.interp(zs, dense[:, 0], c).astype(np.float32)[None, None, :] for c in columns)
 
     def distance(self, points: Points) -> Field:
