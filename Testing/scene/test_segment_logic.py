@@ -82,6 +82,13 @@ class Run:
         self.logic.onFinished = lambda node, warnings: self.finished.append((node, warnings))
         self.logic.onFailed = self.failed.append
 
+    def start(self) -> None:
+        """Up to where the worker segments."""
+        self.logic.start("ct")
+        (listing,) = self.process.sent
+        assert isinstance(listing, protocol.ListOrgans)
+        self.answer(protocol.Organs(id=listing.id, organs=(LIVER,)))
+
     @property
     def request(self) -> protocol.SegmentRequest:
         (request,) = (r for r in self.process.sent if isinstance(r, protocol.SegmentRequest))
@@ -102,14 +109,11 @@ def run() -> Run:
 
 
 def test_a_run_writes_asks_reports_shows_and_cleans_up(run: Run) -> None:
-    run.logic.start("ct")
+    run.start()
     assert run.logic.isRunning
     assert isinstance(run.request.input, ArrayFile)
     assert run.request.input.path == str(run.scene.written[0])
-    run.answer(
-        protocol.Organs(id=run.request.id, organs=(LIVER,)),
-        protocol.Progress(id=run.request.id, fraction=0.5, stage="network", remaining_s=3.0),
-    )
+    run.answer(protocol.Progress(id=run.request.id, fraction=0.5, stage="network", remaining_s=3.0))
     assert run.progress == [(0.5, "network", 3.0)]
     result = run.result(("a slice is missing",))
     run.answer(result)
@@ -121,7 +125,7 @@ def test_a_run_writes_asks_reports_shows_and_cleans_up(run: Run) -> None:
 
 
 def test_an_error_of_the_worker_reaches_the_user_once(run: Run) -> None:
-    run.logic.start("ct")
+    run.start()
     error = protocol.ErrorReply(id=run.request.id, kind="device", message="the card ran out of memory")
     run.answer(error, error)
     assert run.failed == ["the card ran out of memory"]
@@ -129,14 +133,14 @@ def test_an_error_of_the_worker_reaches_the_user_once(run: Run) -> None:
 
 
 def test_a_lost_worker_ends_the_run(run: Run) -> None:
-    run.logic.start("ct")
+    run.start()
     run.answer(protocol.ErrorReply(kind="worker_lost", message="the segmentation process ended: exit code -9"))
     assert run.failed == ["the segmentation process ended: exit code -9"]
     assert not run.logic.isRunning
 
 
 def test_cancelling_asks_the_worker_and_leaves_the_scene_alone(run: Run) -> None:
-    run.logic.start("ct")
+    run.start()
     run.logic.cancel()
     assert run.process.sent[-1] == protocol.Cancel(id=run.request.id)
     assert run.logic.isRunning, "it has ended when the worker says so"
@@ -154,7 +158,7 @@ def test_cancelling_nothing_says_nothing(run: Run) -> None:
 
 
 def test_the_result_of_a_removed_volume_is_dropped(run: Run) -> None:
-    run.logic.start("ct")
+    run.start()
     run.scene.nodes.clear()
     run.answer(run.result())
     assert run.scene.shown == []
@@ -169,14 +173,23 @@ def test_a_second_click_while_running_starts_nothing(run: Run) -> None:
 
 
 def test_a_late_answer_to_an_earlier_run_is_ignored(run: Run) -> None:
-    run.logic.start("ct")
+    run.start()
     late = run.result()
     run.logic.close()
     run.process.sent.clear()
-    run.logic.start("ct")
+    run.start()
     run.answer(late)
     assert run.logic.isRunning
     assert run.scene.shown == []
+
+
+def test_cancelling_before_the_worker_began_ends_at_once(run: Run) -> None:
+    run.logic.start("ct")
+    (listing,) = run.process.sent
+    run.logic.cancel()
+    assert run.failed == [""]
+    run.answer(protocol.Organs(id=listing.id, organs=(LIVER,)))
+    assert run.process.sent == [listing]
 
 
 def test_a_volume_that_cannot_be_written_stops_the_run_before_it_starts(run: Run) -> None:

@@ -49,13 +49,15 @@ class SegmentLogic:
         onFailed: Called with one line for the user; "" if the user cancelled.
     """
 
-    def __init__(self, process: ProcessProtocol, bridge: BridgeProtocol) -> None:
+    def __init__(self, process: ProcessProtocol, bridge: BridgeProtocol, registry: Path | None = None) -> None:
         self._process = process
         self._bridge = bridge
+        self._registry = None if registry is None else str(registry)
         self._numbers = itertools.count(1)
         self._running = ""
         self._volumeNode: Any = None
         self._folder: Path | None = None
+        self._request: Segment | None = None
         self._organs: tuple[OrganItem, ...] = ()
         self.onProgress: Callable[[float, str, float | None], None] = lambda fraction, stage, remaining_s: None
         self.onFinished: Callable[[Any, tuple[str, ...]], None] = lambda segmentationNode, warnings: None
@@ -67,7 +69,7 @@ class SegmentLogic:
         return bool(self._running)
 
     def start(self, volumeNode: Any) -> None:
-        """Segment every organ of the shipped registry in ``volumeNode``. Raises WbcssError if it cannot start."""
+        """Segment every organ of the registry in ``volumeNode``. Raises WbcssError if it cannot start."""
         if self.isRunning:
             return
         self._folder = Path(tempfile.mkdtemp(prefix="WholeBodyCSS-"))
@@ -75,15 +77,26 @@ class SegmentLogic:
         self._running = f"segment-{next(self._numbers)}"
         try:
             volume = self._bridge.writeVolume(volumeNode, self._folder / "volume.npy")
-            self._process.send(ListOrgans(id=self._running))
-            self._process.send(Segment(id=self._running, input=volume, output=str(self._folder / "labels.npy")))
+            self._request = Segment(
+                id=self._running,
+                input=volume,
+                output=str(self._folder / "labels.npy"),
+                registry=self._registry,
+            )
+            # The table of organs first: the worker may answer requests in another order than they were sent.
+            self._process.send(ListOrgans(id=self._running, registry=self._registry))
         except WbcssError:
             self._end()
             raise
 
     def cancel(self) -> None:
-        """Ask the worker to stop; ``onFailed("")`` follows when it has. Does nothing when nothing runs."""
-        if self.isRunning:
+        """Ask the worker to stop; ``onFailed("")`` follows when it has. Does nothing when nothing runs.
+
+        Raises RunError if the worker cannot be reached.
+        """
+        if self._request is not None:
+            self._fail("")
+        elif self.isRunning:
             self._process.send(Cancel(id=self._running))
 
     def close(self) -> None:
@@ -99,13 +112,22 @@ class SegmentLogic:
 
     def _handle(self, reply: Reply) -> None:
         if isinstance(reply, Organs):
-            self._organs = reply.organs
+            self._segment(reply)
         elif isinstance(reply, Progress):
             self.onProgress(reply.fraction, reply.stage, reply.remaining_s)
         elif isinstance(reply, ErrorReply):
             self._fail("" if reply.kind == CANCELLED else reply.message)
         elif isinstance(reply, Result):
             self._show(reply)
+
+    def _segment(self, organs: Organs) -> None:
+        request, self._request, self._organs = self._request, None, organs.organs
+        if request is None:
+            return
+        try:
+            self._process.send(request)
+        except WbcssError as error:
+            self._fail(str(error))
 
     def _show(self, result: Result) -> None:
         if not self._bridge.isInScene(self._volumeNode):
@@ -132,4 +154,4 @@ class SegmentLogic:
             shutil.rmtree(self._folder, ignore_errors=True)
             if self._folder.exists():
                 _LOG.warning("temporary files of a segmentation could not be removed")
-        self._running, self._volumeNode, self._folder = "", None, None
+        self._running, self._volumeNode, self._folder, self._request = "", None, None, None
