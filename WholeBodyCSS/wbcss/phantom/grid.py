@@ -28,6 +28,11 @@ class Box:
         margin = np.broadcast_to(np.asarray(margin_mm, dtype=np.float64), (len(rows),))[:, None]
         return cls(to_point((rows - margin).min(axis=0)), to_point((rows + margin).max(axis=0)))
 
+    @property
+    def center(self) -> Point_mm:
+        """Its middle."""
+        return to_point(0.5 * (np.array(self.low) + np.array(self.high)))
+
     def grown(self, margin_mm: float) -> Box:
         """This box with ``margin_mm`` more on every side."""
         return Box(to_point(np.array(self.low) - margin_mm), to_point(np.array(self.high) + margin_mm))

@@ -11,6 +11,7 @@ import numpy as np
 from ..catalogue import Organ, catalogue
 from ..errors import InputError
 from ..labels import OrganName
+from ..progress import IsCancelled, Progress, never, silent
 from ..volume import Affine, LabelMap, Spacing_mm, Volume
 from .abdomen import abdomen_parts
 from .chest import chest_parts
@@ -54,11 +55,18 @@ class Phantom:
     plan: BodyPlan
 
 
-def make_phantom(region: Region = "whole", *, seed: int = 0, spacing_mm: Spacing_mm = (3.0, 3.0, 3.0)) -> Phantom:
+def make_phantom(
+    region: Region = "whole",
+    *,
+    seed: int = 0,
+    spacing_mm: Spacing_mm = (3.0, 3.0, 3.0),
+    progress: Progress = silent,
+    cancelled: IsCancelled = never,
+) -> Phantom:
     """A synthetic CT of ``region`` of the body of ``seed``.
 
     The same arguments give the same bytes. Regions of one seed and spacing are cut from the same body.
-    Raises InputError for an unknown region, a negative seed or a spacing outside 0.5 to 20 mm.
+    Raises InputError for an unknown region, a negative seed or a spacing outside 0.5 to 20 mm, and Cancelled.
     """
     _check(region, spacing_mm)
     plan = BodyPlan.draw(seed)
@@ -74,7 +82,7 @@ def make_phantom(region: Region = "whole", *, seed: int = 0, spacing_mm: Spacing
         labels={part.organ: organs[OrganName(part.organ)].label for part in parts if part.organ},
         couch=couch_parts(body.rest_y),
     )
-    hu, labels = paint(scene, points, spacing_mm)
+    hu, labels = paint(scene, points, spacing_mm, progress=progress, cancelled=cancelled)
     present = set(np.unique(labels).tolist())
     shown = sorted((organ for organ in organs.values() if organ.label in present), key=lambda organ: organ.label)
     return Phantom(Volume(hu, affine), labels, tuple(shown), plan)

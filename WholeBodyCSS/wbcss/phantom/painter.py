@@ -10,14 +10,15 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter1d
 
-from ..volume import LabelMap
-from .grid import Box, Field, Points
+from ..progress import IsCancelled, Progress, check_cancelled, never, silent
+from ..volume import LabelMap, Spacing_mm
+from .grid import Field, Points
 from .looks import Look, intensities, waves
 from .outline import SKIN_MM, Outline
 from .parts import Part
 from .plan import BodyPlan
 
-_CHUNK_VOXELS = 3_000_000
+_CHUNK_VOXELS = 1_500_000
 """Bounds the working memory: about ten float32 fields of this many voxels."""
 
 _BLUR_MM = 1.1
@@ -25,8 +26,6 @@ _BLUR_MM = 1.1
 
 AIR_HU = -1000.0
 MIN_HU, MAX_HU = -1024, 3071
-
-Grid3 = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,21 +41,25 @@ class Scene:
 
 
 def paint(
-    scene: Scene, points: Points, spacing_mm: tuple[float, float, float]
+    scene: Scene, points: Points, spacing_mm: Spacing_mm, *, progress: Progress = silent, cancelled: IsCancelled = never
 ) -> tuple[npt.NDArray[np.int16], LabelMap]:
     """HU (int16) and labels (uint16) at ``points``, shape (I, J, K).
 
     Args:
         points: In the standard body's millimeters.
         spacing_mm: Of the caller's grid; decides how much the scanner blurs.
+
+    Raises Cancelled. Beyond the result, memory is bounded by a few slices.
     """
     shape = points.shape
     hu = np.empty(shape, dtype=np.int16)
     labels = np.zeros(shape, dtype=np.uint16)
     for k in _chunks(shape):
+        progress(k.start / shape[2], "draw")
         chunk = Points(points.xs, points.ys, points.zs[k], points.shift_x[k], points.shift_y[k])
-        values, labels[:, :, k] = _paint_chunk(scene, chunk)
-        hu[:, :, k] = _scanned(values, labels[:, :, k], scene.plan, points.zs[k], spacing_mm)
+        values, labels[:, :, k] = _paint_chunk(scene, chunk, cancelled)
+        hu[:, :, k] = _scanned(values, scene.plan, points.zs[k], spacing_mm)
+    progress(1.0, "draw")
     return hu, labels
 
 
@@ -65,13 +68,14 @@ def _chunks(shape: tuple[int, int, int]) -> Iterator[slice]:
     return (slice(start, min(start + step, shape[2])) for start in range(0, shape[2], step))
 
 
-def _paint_chunk(scene: Scene, points: Points) -> tuple[Field, LabelMap]:
+def _paint_chunk(scene: Scene, points: Points, cancelled: IsCancelled) -> tuple[Field, LabelMap]:
     values = np.full(points.shape, AIR_HU, dtype=np.float32)
     labels = np.zeros(points.shape, dtype=np.uint16)
     for part in scene.couch:
         _paint_part(scene, part, points, values, labels, None)
     inside = _paint_body(scene, points, values)
     for part in scene.parts:
+        check_cancelled(cancelled)
         _paint_part(scene, part, points, values, labels, inside)
     return values, labels
 
@@ -100,13 +104,12 @@ def _paint_body(scene: Scene, points: Points, values: Field) -> npt.NDArray[np.b
 def _paint_part(
     scene: Scene, part: Part, points: Points, values: Field, labels: LabelMap, inside: npt.NDArray[np.bool_] | None
 ) -> None:
-    box: Box = part.shape.box
+    box = part.shape.box
     seen = points
     scale = 1.0
     if part.moves:
         scale, offset = scene.plan.jitter(part.organ)
-        center = tuple(0.5 * (a + b) for a, b in zip(box.low, box.high, strict=True))
-        seen = points.moved(center, scale, offset)  # type: ignore[arg-type]
+        seen = points.moved(box.center, scale, offset)
     where, sub = seen.within(box)
     if not min(sub.shape):
         return
@@ -146,9 +149,7 @@ def _phases(plan: BodyPlan, topic: str) -> Field:
     return np.array([code / 2**32 * 2 * np.pi for code in codes], dtype=np.float32)
 
 
-def _scanned(
-    values: Field, labels: LabelMap, plan: BodyPlan, zs: Field, spacing_mm: tuple[float, float, float]
-) -> npt.NDArray[np.int16]:
+def _scanned(values: Field, plan: BodyPlan, zs: Field, spacing_mm: Spacing_mm) -> npt.NDArray[np.int16]:
     """What a scanner makes of the true values: blur in the plane, correlated noise that grows with the body's girth."""
     for axis in (0, 1):
         values = gaussian_filter1d(values, max(0.35, _BLUR_MM / spacing_mm[axis]), axis=axis, mode="nearest")
