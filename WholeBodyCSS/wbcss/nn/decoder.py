@@ -46,12 +46,12 @@ class Decoder(nn.Module):
         )
         self.head = nn.Conv3d(spec.num_features, 1 + spec.num_organs, 1)
 
-    def levels(self, skips: Skips) -> list[torch.Tensor]:
-        """Output of every level, finest first; level l is (B, stage_channels[l], I / d_l, J / d_l, K / d_l)."""
+    def levels(self, skips: Skips, *, finest: int = 0) -> list[torch.Tensor]:
+        """Outputs of the levels from ``finest`` on; level l is (B, stage_channels[l], I / d_l, J / d_l, K / d_l)."""
         num_levels = len(self.spec.stage_channels)
         x = skips[num_levels]
         outputs: list[torch.Tensor] = []
-        for level in reversed(range(num_levels)):
+        for level in reversed(range(finest, num_levels)):
             x = torch.cat([self.ups[level](x), skips[level]], dim=1)
             x = self.stages[level](x)
             outputs.insert(0, x)
