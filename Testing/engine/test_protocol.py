@@ -52,6 +52,7 @@ REPLIES: tuple[protocol.Reply, ...] = (
     protocol.ErrorReply(id="b", kind="busy", message="one at a time", exit_code=2),
     protocol.Cancelling(running=False),
     protocol.Goodbye(),
+    protocol.BatchDone(total=3, skipped=1, failed=1),
 )
 
 

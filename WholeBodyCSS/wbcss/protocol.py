@@ -19,6 +19,9 @@ request             answered by
 ``shutdown``        ``goodbye``; a running segmentation is cancelled first. The end of the input means the same
 ==================  ==========================================================================================
 
+``wbcss segment --json`` prints the same ``progress``, ``result`` and ``error`` lines, one number as ``id`` per input,
+and ``batch`` at the end of several.
+
 ``id`` is the host's own name for a request and comes back in every reply to it. Paths are absolute. Voxels never
 travel in a message: they lie in a file that an ``ArrayFile`` describes (see ``arrayfile``). Lengths are millimeters,
 fractions are in [0, 1], affines map ijk to RAS mm.
@@ -240,6 +243,16 @@ class Cancelling(_Base):
 
 
 @dataclass(frozen=True, kw_only=True)
+class BatchDone(_Base):
+    """Last line of ``wbcss segment --json`` for several inputs: how many there were, were done before, and failed."""
+
+    type: ClassVar[str] = "batch"
+    total: int
+    skipped: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Shutdown(_Base):
     """Cancel what runs and exit."""
 
@@ -255,7 +268,7 @@ class Goodbye(_Base):
 
 Request = Union[Hello, DoctorRequest, ListOrgans, SegmentRequest, Cancel, Shutdown]  # noqa: UP007 -- 3.10 get_args
 Reply = Union[  # noqa: UP007
-    HelloReply, DoctorReply, Organs, Progress, Result, ErrorReply, Cancelling, Goodbye
+    HelloReply, DoctorReply, Organs, Progress, Result, ErrorReply, Cancelling, Goodbye, BatchDone
 ]
 _REQUESTS: Mapping[str, Any] = {kind.type: kind for kind in typing.get_args(Request)}
 _REPLIES: Mapping[str, Any] = {kind.type: kind for kind in typing.get_args(Reply)}

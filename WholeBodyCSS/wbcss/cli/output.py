@@ -1,0 +1,17 @@
+"""The two streams of a command: results for the user, and one line of complaint."""
+
+from __future__ import annotations
+
+import sys
+
+
+def say(text: str) -> None:
+    """Write a result and end the line."""
+    sys.stdout.write(text.rstrip("\n") + "\n")
+    sys.stdout.flush()
+
+
+def complain(text: str) -> None:
+    """Write exactly one line to standard error, whatever a message quotes."""
+    sys.stderr.write(f"wbcss: {' '.join(text.split())}\n")
+    sys.stderr.flush()
