@@ -23,6 +23,8 @@ from .volume import Shape3
 _log = logging.getLogger(__name__)
 
 BackendName = Literal["auto", "torch", "openvino"]
+"""``torch`` is the reference: float32 on the CPU. ``auto`` is the fastest whose labels agree with it."""
+
 Kind = Literal["float32", "bfloat16", "float16", "openvino"]
 
 MIN_AGREEMENT = 0.99
@@ -92,9 +94,9 @@ def candidates(request: BackendRequest) -> tuple[Kind, ...]:
         if request.wanted == "openvino":
             raise DeviceError("backend openvino runs on the CPU only; use --device cpu, or leave the backend to torch")
         return ("bfloat16",) if torch.cuda.is_bf16_supported() else ("float16",)
-    if request.wanted == "openvino":
-        return ("openvino",)
-    if request.wanted == "auto" and backend_openvino.is_installed():
+    if request.wanted != "auto":
+        return ("openvino",) if request.wanted == "openvino" else ("float32",)
+    if backend_openvino.is_installed():
         # It was never slower than torch in bfloat16 on any processor measured, so that one need not be tried.
         return ("float32", "openvino")
     return ("float32", "bfloat16") if has_fast_bfloat16() else ("float32",)

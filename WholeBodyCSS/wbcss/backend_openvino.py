@@ -44,9 +44,7 @@ class OpenVinoBackend:
 
     def __init__(self, network: WholeBodyModel, tasks: Sequence[TaskId], *, tile: Shape3, threads: int | None) -> None:
         if not is_installed():
-            raise DeviceError(
-                "backend openvino needs the package openvino; pip install openvino, or use --backend torch"
-            )
+            raise DeviceError("backend openvino needs the package openvino; pip install openvino, or use backend torch")
         import openvino
 
         self._tasks = tuple(tasks)

@@ -18,6 +18,10 @@ BODY_HU = -500.0
 """Fat and soft tissue lie above, air, foam and a hollow couch below, once averaged over a cell."""
 
 CELL_MM = 6.0
+
+VOXELS_PER_STEP = 2**23
+"""Native voxels held as float32 at once."""
+
 COUCH_MIN_WIDTH_MM = 200.0
 COUCH_MAX_THICKNESS_MM = 30.0
 MIN_PART = 0.002
@@ -74,7 +78,7 @@ def find_body(voxels: npt.NDArray[Any], spacing_mm: Spacing_mm, grid: ModelGrid)
         spacing_mm: Of ``voxels``, along R, A, S.
         grid: The model grid of the same volume.
     """
-    i, j, k = (max(1, round(CELL_MM / spacing)) for spacing in spacing_mm)
+    i, j, k = (min(n, max(1, round(CELL_MM / s))) for n, s in zip(voxels.shape, spacing_mm, strict=True))
     size = (i, j, k)
     dense = cell_means(voxels, size) > BODY_HU
     cell_mm = (i * spacing_mm[0], j * spacing_mm[1], k * spacing_mm[2])
@@ -85,7 +89,7 @@ def find_body(voxels: npt.NDArray[Any], spacing_mm: Spacing_mm, grid: ModelGrid)
 
 def cell_means(voxels: npt.NDArray[Any], size: tuple[int, int, int]) -> npt.NDArray[np.float32]:
     """Mean of each cell of ``size`` voxels, (ceil(I / i), ceil(J / j), ceil(K / k)); the last cells may be cut."""
-    step = size[2] * max(1, 2**23 // (voxels.shape[0] * voxels.shape[1] * size[2]))
+    step = size[2] * max(1, VOXELS_PER_STEP // (voxels.shape[0] * voxels.shape[1] * size[2]))
     parts = []
     for k in range(0, voxels.shape[2], step):
         block = np.array(voxels[:, :, k : k + step], dtype=np.float32, order="K")

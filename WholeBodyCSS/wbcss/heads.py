@@ -14,7 +14,7 @@ from .errors import SpecError
 from .labels import BACKGROUND, MAX_LABEL
 from .nn.decoder import Decoder
 
-CPU_CHUNK = 2**12
+CPU_CHUNK = 2**11
 """Voxels per product on the CPU: features and logits of a chunk stay in the second-level cache."""
 
 GPU_CHUNK = 2**19

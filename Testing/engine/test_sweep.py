@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+
+from wbcss.labels import TaskId
+from wbcss.specs import TileSpec
+from wbcss.sweep import FeaturePlane, FeatureSweep
+from wbcss.tiling import TilePlan, importance, plan_tiles, tile_starts
+from wbcss.volume import Shape3
+
+from .test_tiling import extent
+
+CPU = torch.device("cpu")
+LIVER = TaskId("liver")
+
+TileFeatures = Callable[[Shape3], torch.Tensor]
+
+
+def sweep_all(
+    plan: TilePlan, shape: Shape3, features: TileFeatures, width: int, dtype: torch.dtype
+) -> list[FeaturePlane]:
+    sweep = FeatureSweep(plan.box[:2], plan.size, {LIVER: width}, device=CPU, dtype=dtype)
+    planes = []
+    for number, layer in enumerate(plan.layers):
+        for i, j in layer.starts_ij:
+            start = (i, j, layer.k_start)
+            sweep.add(start, {LIVER: features(start)}, k_limit=shape[2])
+        last = number == len(plan.layers) - 1
+        stop = plan.box[2][1] if last else plan.layers[number + 1].k_start
+        planes += [sweep.take(k) for k in range(max(0, layer.k_start), stop)]
+    return planes
+
+
+def naive(plan: TilePlan, shape: Shape3, features: TileFeatures, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Sums over the whole volume, voxel by voxel where tiles stick out."""
+    total, norm = np.zeros((width, *shape)), np.zeros(shape)
+    weight = importance(plan.size).double().numpy()
+    for layer in plan.layers:
+        for i, j in layer.starts_ij:
+            start = (i, j, layer.k_start)
+            tile = features(start).double().numpy()
+            inside = [
+                [n for n in range(t) if 0 <= s + n < size] for s, t, size in zip(start, plan.size, shape, strict=True)
+            ]
+            source = np.ix_(*inside)
+            target = np.ix_(*([s + n for n in axis] for s, axis in zip(start, inside, strict=True)))
+            norm[target] += weight[source]
+            for channel in range(width):
+                total[channel][target] += (weight * tile[channel])[source]
+    return total / np.where(norm > 0, norm, 1), norm > 0
+
+
+@pytest.mark.parametrize("shape", [(9, 11, 23), (4, 11, 5), (8, 6, 8), (3, 2, 1)])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_the_sweep_equals_the_weighted_mean_over_the_whole_volume(shape: Shape3, channels_last: bool) -> None:
+    memory: dict[Shape3, torch.Tensor] = {}
+
+    def features(start: Shape3) -> torch.Tensor:
+        if start not in memory:
+            values = torch.randn(3, 6, 4, 8)
+            memory[start] = values.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2) if channels_last else values
+        return memory[start]
+
+    plan = plan_tiles(shape, TileSpec(size=(6, 4, 8), overlap=0.5), extent(np.ones(shape, bool)))
+    assert plan is not None
+    expected, covered = naive(plan, shape, features, 3)
+    assert covered.all()
+    for dtype, tolerance in ((torch.float64, 1e-6), (torch.float32, 1e-5)):
+        planes = sweep_all(plan, shape, features, 3, dtype)
+        assert [plane.k for plane in planes] == list(range(shape[2]))
+        found = torch.stack([plane.features[LIVER] for plane in planes]).numpy()
+        np.testing.assert_allclose(
+            found.transpose(2, 1, 0).reshape(3, *shape), expected, rtol=tolerance, atol=tolerance
+        )
+
+
+def test_what_no_tile_reached_is_zero_and_said_to_be_uncovered() -> None:
+    mask = np.zeros((20, 20, 6), bool)
+    mask[0, 0], mask[19, 19] = True, True
+    plan = plan_tiles((20, 20, 6), TileSpec(size=(6, 6, 6)), extent(mask))
+    assert plan is not None
+    planes = sweep_all(plan, (20, 20, 6), lambda start: torch.ones(1, 6, 6, 6), 1, torch.float32)
+    values = planes[0].features[LIVER].view(20, 20)
+    assert torch.equal(planes[0].covered, (values - 1).abs() < 1e-6)
+    assert planes[0].covered[0, 0]
+    assert not planes[0].covered[0, 19]
+    assert (values[~planes[0].covered] == 0).all()
+
+
+def test_averaging_features_then_the_head_equals_averaging_logits() -> None:
+    """The identity the design rests on: mean(W h + b) = W mean(h) + b."""
+    shape, size = (10, 7, 12), (6, 4, 8)
+    head = torch.nn.Conv3d(3, 5, 1).double().requires_grad_(False)
+    tiles = {
+        start: torch.randn(3, *size, dtype=torch.float64)
+        for start in product(*(tile_starts(n, t, 0.5) for n, t in zip(shape, size, strict=True)))
+    }
+    plan = plan_tiles(shape, TileSpec(size=size), extent(np.ones(shape, bool)))
+    assert plan is not None
+    logits, _ = naive(plan, shape, lambda start: head(tiles[start][None])[0], 5)
+    features, _ = naive(plan, shape, lambda start: tiles[start], 3)
+    np.testing.assert_allclose(head(torch.from_numpy(features)[None])[0].numpy(), logits, atol=1e-9)
+
+
+def test_a_place_in_the_ring_is_empty_again_after_it_was_taken() -> None:
+    sweep = FeatureSweep(((0, 2), (0, 2)), (2, 2, 3), {LIVER: 1}, device=CPU)
+    sweep.add((0, 0, 0), {LIVER: torch.ones(1, 2, 2, 3)}, k_limit=9)
+    assert sweep.take(0).covered.all()
+    assert not sweep.take(3).covered.any()
+    assert sweep.take(1).covered.all()
