@@ -15,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 
 from wbcss.errors import RunError, SpecError
+from wbcss.io.atomic import write_text
 from wbcss.labels import TaskId
 from wbcss.progress import IsCancelled, Progress, never, silent
 
@@ -191,8 +192,8 @@ class MetricsLog:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = path.read_text().splitlines() if path.is_file() else []
-        kept = [line for line in lines if json.loads(line)["step"] <= resume_step]
-        path.write_text("".join(line + "\n" for line in kept))
+        kept = [line for line in lines if _step_of(line) <= resume_step]
+        write_text(path, "".join(line + "\n" for line in kept))
 
     def add(self, step: int, loss: float, *, learning_rate: float, seconds: float) -> None:
         """Remember ``loss``; every so many steps write their mean."""
@@ -208,3 +209,11 @@ class MetricsLog:
         self._losses.clear()
         with self._path.open("a") as file:
             file.write(json.dumps(line) + "\n")
+
+
+def _step_of(line: str) -> float:
+    """Step of a line of the log; infinite for one that a killed run left half-written."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")
