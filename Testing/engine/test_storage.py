@@ -271,6 +271,7 @@ def publish_many(root: Path, task: str, label: int, count: int) -> list[int]:
     return [registry.publish(staged).sequence for _ in range(count)]
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_two_processes_publishing_at_once_do_not_disturb_each_other(registry: Registry) -> None:
     with ProcessPoolExecutor(2, mp_context=get_context("fork")) as pool:
         jobs = [pool.submit(publish_many, registry.root, f"task{n}", 10010 + n, 12) for n in range(2)]
@@ -292,6 +293,7 @@ def publish_same(root: Path, seed: int) -> str:
     return "published"
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_of_two_processes_publishing_the_same_version_one_wins(registry: Registry) -> None:
     with ProcessPoolExecutor(2, mp_context=get_context("fork")) as pool:
         answers = sorted(job.result() for job in [pool.submit(publish_same, registry.root, n) for n in (7, 8)])
@@ -329,9 +331,12 @@ def publishing(registry: Registry) -> Iterator[Callable[[], subprocess.Popen[str
     for child in started:
         child.kill()
         child.wait()
+        if child.stdout is not None:
+            child.stdout.close()
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
 def test_a_publisher_killed_at_ten_random_moments_leaves_a_sound_registry(
     registry: Registry, publishing: Callable[[], subprocess.Popen[str]], rng: np.random.Generator
@@ -346,7 +351,8 @@ def test_a_publisher_killed_at_ten_random_moments_leaves_a_sound_registry(
         time.sleep(float(rng.uniform(0, 0.12)))
         child.send_signal(signal.SIGKILL)
         assert child.wait() == -signal.SIGKILL
-        told = [int(line) for line in child.stdout.read().split()]
+        with child.stdout:
+            told = [int(line) for line in child.stdout.read().split()]
         after = Registry(registry.root)
         assert after.verify() == []
         versions = after.versions(TaskId("bones"))
