@@ -107,9 +107,9 @@ def imports(rest: list[str]) -> None:
 
 
 def bench(rest: list[str]) -> None:
-    """The benchmark table; see Testing/benchmarks."""
-    prepare(TEST_EXTRAS)
-    run(PYTHON, ROOT / "Testing" / "benchmarks" / "run.py", *rest)
+    """The benchmark table. The peers it measures against go into an environment of their own beside the checkout."""
+    run("sh", ROOT / "Testing" / "benchmarks" / "setup.sh", env={**os.environ, "PYTHON": sys.executable})
+    run(ROOT.parent / "bench-venv" / "bin" / "python", ROOT / "Testing" / "benchmarks" / "run.py", *rest)
 
 
 def clean(_rest: list[str]) -> None:
