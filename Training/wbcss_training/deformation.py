@@ -81,8 +81,8 @@ def patch_coordinates(
 
 def _zoom(coordinates: torch.Tensor, *, spacing_mm: float, max_log_zoom: float, rng: np.random.Generator) -> None:
     """Magnify or shrink, in place, what lies about a random spot of a patch (coordinates in atlas voxels)."""
-    shape = coordinates.shape[1:]
-    spot = coordinates[(slice(None), *(int(rng.integers(n)) for n in shape))].clone()[:, None, None, None]
+    i, j, k = (int(rng.integers(n)) for n in coordinates.shape[1:])
+    spot = coordinates[:, i, j, k].clone()[:, None, None, None]
     sigma = float(rng.uniform(15, 45)) / spacing_mm
     offset = coordinates - spot
     near = torch.exp(offset.square().sum(dim=0) / (-2 * sigma**2))

@@ -62,18 +62,31 @@ def train_encoder(
             _write_config(plan, run_dir)
         deadline = None if minutes is None else time.monotonic() + 60 * minutes
         with _terminated() as terminated:
-            average = train(
-                learner,
-                _sources_of_all(plan, cache_dir or run_dir / "cache"),
-                config=plan.train,
-                run_dir=run_dir,
-                weights=[task.weight for task in plan.tasks],
-                num_workers=num_workers,
-                stop_at=lambda: terminated() or (deadline is not None and time.monotonic() > deadline),
-                progress=progress,
-                cancelled=cancelled,
-            )
+
+            def stop() -> bool:
+                return terminated() or cancelled() or (deadline is not None and time.monotonic() > deadline)
+
+            average = AveragedModel(learner)
+            for part in plan.parts:
+                if stop():
+                    break
+                learner.config = part
+                average = train(
+                    learner,
+                    _sources_of_all(dataclasses.replace(plan, earlier=(), train=part), cache_dir or run_dir / "cache"),
+                    config=part,
+                    run_dir=run_dir,
+                    weights=[task.weight for task in plan.tasks],
+                    num_workers=num_workers,
+                    stop_at=stop,
+                    progress=_scaled(progress, part.steps / plan.train.steps),
+                )
     return averaged_model(average)
+
+
+def _scaled(progress: Progress, share: float) -> Progress:
+    """``progress`` of a part of the run that ends at ``share`` of the whole."""
+    return lambda fraction, stage: progress(fraction * share, stage)
 
 
 def averaged_model(average: AveragedModel) -> WholeBodyModel:
@@ -116,7 +129,7 @@ def publish_model(
                 spec=plan.encoder,
                 license=plan.license,
                 provenance=plan.provenance,
-                training=plan_to_json(plan)["train"],
+                training={part: plan_to_json(plan)[part] for part in ("earlier", "train")},
                 created=today,
             ),
             weights=staged,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -40,8 +41,6 @@ class TaskPlan:
     weight: float
 
     def __post_init__(self) -> None:
-        if not self.organs:
-            raise SpecError(f"task {self.task!r} must have at least one organ, got none")
         twice = sorted({organ for organ in self.organs if self.organs.count(organ) > 1})
         if twice:
             raise SpecError(f"task {self.task!r} may list an organ once, got {', '.join(twice)} more than once")
@@ -51,7 +50,12 @@ class TaskPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderPlan:
-    """Everything that an encoder training needs to start."""
+    """Everything that an encoder training needs to start.
+
+    Attributes:
+        earlier: Parts of the run that come before ``train``, each up to its own ``steps``: small patches or coarse
+            levels first. Give them a ``decay_fraction`` of 0.
+    """
 
     name: str
     encoder: EncoderSpec
@@ -60,13 +64,22 @@ class EncoderPlan:
     license: str
     provenance: str
     limits: str
+    earlier: tuple[TrainConfig, ...] = ()
 
     def __post_init__(self) -> None:
+        lengths = [part.steps for part in self.parts]
+        if any(later <= sooner for sooner, later in itertools.pairwise(lengths)):
+            raise SpecError(f"every part of a plan must end after the one before it, got steps {lengths}")
         if not self.tasks:
             raise SpecError(f"the training plan {self.name!r} must have at least one task, got none")
         names = [task.task for task in self.tasks]
         if len(set(names)) != len(names):
             raise SpecError(f"every task of a plan must have a name of its own, got {', '.join(names)}")
+
+    @property
+    def parts(self) -> tuple[TrainConfig, ...]:
+        """All parts of the run, in order; ``train`` is the last."""
+        return (*self.earlier, self.train)
 
     def with_steps(self, steps: int | None) -> EncoderPlan:
         """The same plan with another length."""
@@ -88,6 +101,9 @@ def read_plan(path: Path) -> EncoderPlan:
             license=facts["license"],
             provenance=facts["provenance"],
             limits=facts["limits"],
+            earlier=tuple(
+                spec_from_json(TrainConfig, {**facts.get("train", {}), **part}) for part in facts.get("earlier", ())
+            ),
         )
     except KeyError as error:
         raise SpecError(f"the training plan {path.name} has no {error}") from error
@@ -103,6 +119,8 @@ def _task_plan(facts: Mapping[str, Any], folder: Path) -> TaskPlan:
     organs = tuple(parse_organ_name(organ) for organ in facts["organs"]) if "organs" in facts else _all_organs(source)
     excluded = set(facts.get("without", ()))
     organs = tuple(organ for organ in organs if organ not in excluded)
+    if not organs:
+        raise SpecError(f"task {facts['task']!r} must have at least one organ, got none")
     decoder = spec_from_json(DecoderSpec, {**facts["decoder"], "num_organs": len(organs)})
     return TaskPlan(
         task=parse_task_id(facts["task"]),
@@ -168,6 +186,7 @@ def plan_to_json(plan: EncoderPlan) -> dict[str, Any]:
     return {
         "name": plan.name,
         "encoder": spec_to_json(plan.encoder),
+        "earlier": [spec_to_json(part) for part in plan.earlier],
         "train": spec_to_json(plan.train),
         "tasks": [
             {
