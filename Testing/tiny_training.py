@@ -161,9 +161,9 @@ def write_case(
     return {"image": f"{name}.nii.gz", "labels": f"{name}_seg.nii.gz"}
 
 
-def write_list(folder: Path, cases: list[dict[str, str]], **changes: Any) -> Path:
+def write_list(folder: Path, entries: list[dict[str, str]], **changes: Any) -> Path:
     """A JSON list of cases."""
-    facts = {"organs": {"1": "liver", "2": "spleen"}, "cases": cases, **changes}
+    facts = {"organs": {"1": "liver", "2": "spleen"}, "cases": entries, **changes}
     path = folder / "list.json"
     path.write_text(json.dumps(facts))
     return path

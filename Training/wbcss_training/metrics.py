@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,12 +56,16 @@ def agreement(segmented: Mask, reference: Mask, *, spacing_mm: Spacing_mm) -> Ag
         return Agreement(dice=0.0, hd95_mm=None, surface_dice=0.0, **volumes)
     one, other = (_cropped(mask, segmented | reference) for mask in (segmented, reference))
     spacing = list(spacing_mm)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # MONAI 1.6 calls itself with an argument it has deprecated
+        hd95 = compute_hausdorff_distance(one, other, include_background=True, percentile=95, spacing=spacing)
+        surface = compute_surface_dice(
+            one, other, class_thresholds=[TOLERANCE_MM], include_background=True, spacing=spacing
+        )
     return Agreement(
         dice=float(compute_dice(one, other, include_background=True)),
-        hd95_mm=float(compute_hausdorff_distance(one, other, include_background=True, percentile=95, spacing=spacing)),
-        surface_dice=float(
-            compute_surface_dice(one, other, class_thresholds=[TOLERANCE_MM], include_background=True, spacing=spacing)
-        ),
+        hd95_mm=float(hd95),
+        surface_dice=float(surface),
         **volumes,
     )
 

@@ -1,0 +1,95 @@
+"""Measuring a labeled atlas."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_training
+from scipy import ndimage
+
+from wbcss.errors import CaseError
+from wbcss.io.writing import write_volume
+from wbcss_training.atlas import FIELD_UNIT_MM, MAP_FILE, PAD_VOXELS, TABLE_FILE, open_atlas, prepare_atlas, read_table
+
+EXPECTED = np.pad(tiny_training.atlas_boxes(), PAD_VOXELS)
+
+
+def test_the_table_is_read_by_label(atlas_dir: Path) -> None:
+    table = read_table(atlas_dir / TABLE_FILE)
+    assert sorted(table) == [row[0] for row in tiny_training.ROWS]
+    assert (table[2].name, table[2].hu_mean, table[2].enhancement_portal_hu) == ("spleen", 45.0, 70.0)
+    assert [label for label, row in table.items() if row.is_bone] == [3, 4]
+    assert [label for label, row in table.items() if row.is_arm] == [4]
+
+
+def test_labels_are_padded_with_air_and_keep_their_place(atlas_dir: Path, atlas_cache: Path) -> None:
+    atlas = open_atlas(atlas_dir, atlas_cache)
+    np.testing.assert_array_equal(atlas.labels, EXPECTED)
+    assert atlas.spacing_mm == tiny_training.SPACING_MM
+    shift = PAD_VOXELS * tiny_training.SPACING_MM
+    np.testing.assert_allclose(atlas.origin_mm, np.array(tiny_training.ATLAS_ORIGIN_MM) - shift)
+
+
+def test_distances_are_exact_and_capped(atlas_dir: Path, atlas_cache: Path) -> None:
+    atlas = open_atlas(atlas_dir, atlas_cache)
+    for field, mask in ((atlas.outside, EXPECTED == 0), (atlas.bone_depth, np.isin(EXPECTED, (3, 4)))):
+        exact = ndimage.distance_transform_edt(mask) * tiny_training.SPACING_MM / FIELD_UNIT_MM
+        np.testing.assert_array_equal(field, np.minimum(exact, 255).astype(np.uint8))
+    i, j, k = PAD_VOXELS + 24, PAD_VOXELS + 16, PAD_VOXELS + 10  # 4 voxels inside the liver's nearest face
+    assert atlas.labels[i, j, k] == 1
+    assert atlas.edge[PAD_VOXELS + 20, j, k] == 0
+    assert atlas.edge[i, j, k] == round(4 * tiny_training.SPACING_MM / FIELD_UNIT_MM)
+
+
+def test_skin_over_the_arm_goes_with_the_arm(atlas_dir: Path, atlas_cache: Path) -> None:
+    arm = open_atlas(atlas_dir, atlas_cache).arm
+    inner = arm[PAD_VOXELS + 40 : PAD_VOXELS + 48, PAD_VOXELS + 14 : PAD_VOXELS + 26, PAD_VOXELS + 4 : PAD_VOXELS + 36]
+    assert inner.all()
+    assert not arm[PAD_VOXELS + 8 : PAD_VOXELS + 32].any()
+
+
+def test_every_label_has_sites_of_its_own(atlas_dir: Path, atlas_cache: Path) -> None:
+    sites = open_atlas(atlas_dir, atlas_cache).sites
+    np.testing.assert_array_equal(EXPECTED[tuple(sites[:, 1:].T)], sites[:, 0])
+    assert set(sites[:, 0].tolist()) == set(np.unique(EXPECTED).tolist()) - {0}
+
+
+def test_an_interrupted_measurement_is_done_again(
+    atlas_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("wbcss_training.atlas._arm", fail)
+        with pytest.raises(KeyboardInterrupt):
+            prepare_atlas(atlas_dir, tmp_path)
+    assert prepare_atlas(atlas_dir, tmp_path).arm.any()
+
+
+def test_a_folder_without_table_or_map_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CaseError, match=r"an atlas folder must hold atlas_labels.csv, got none at .*empty"):
+        prepare_atlas(tmp_path / "empty", tmp_path / "cache")
+    tiny_training.write_atlas(tmp_path / "atlas")
+    (tmp_path / "atlas" / MAP_FILE).unlink()
+    with pytest.raises(CaseError, match=r"an atlas folder must hold wholebody_atlas_2mm.nii.gz, got none at "):
+        prepare_atlas(tmp_path / "atlas", tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "message"),
+    [("label,nam", "1,liver", "cannot be read: 'name'"), ("label,name", "one,liver", "cannot be read: .*'one'")],
+)
+def test_a_row_that_cannot_be_read_is_quoted(tmp_path: Path, header: str, row: str, message: str) -> None:
+    (tmp_path / TABLE_FILE).write_text(f"{header}\n{row}\n")
+    with pytest.raises(CaseError, match=message):
+        read_table(tmp_path / TABLE_FILE)
+
+
+def test_an_atlas_that_is_not_isotropic_ras_is_refused(tmp_path: Path) -> None:
+    folder = tiny_training.write_atlas(tmp_path)
+    write_volume(folder / MAP_FILE, tiny_training.atlas_boxes(), np.diag([-4.0, 4.0, 4.0, 1.0]))
+    with pytest.raises(CaseError, match=r"must lie on an isotropic RAS grid, got affine \[\[-4.0"):
+        prepare_atlas(folder, tmp_path / "cache")
