@@ -99,7 +99,7 @@ class WholeBodyCSSWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onFinished(self, segmentationNode, warnings):
         count = segmentationNode.GetSegmentation().GetNumberOfSegments()
-        self.onEnded("\n".join((_("{count} organs found.").format(count=count), *warnings)))
+        self.onEnded("\n".join((_("Organs found: {count}").format(count=count), *warnings)))
 
     def onFailed(self, message):
         self.onEnded(message or _("Cancelled; the scene is unchanged."))
