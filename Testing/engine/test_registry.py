@@ -374,9 +374,9 @@ def test_a_hundred_tasks_open_in_a_tenth_of_a_second(registry: Registry) -> None
         (folder / "card.json").write_bytes(task_card_to_bytes(card))  # no weights: opening must not miss them
     seconds = []
     for _ in range(3):
-        start = time.perf_counter()
+        start = time.process_time()  # of the processor: a busy machine must not fail this
         assert len(Registry(registry.root).tasks()) == 101
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
     assert min(seconds) < 0.1
 
 
