@@ -1,4 +1,4 @@
-"""A gzip stream made by several threads, because packing labels on one takes longer than segmenting them on a GPU."""
+"""A gzip stream from slabs, made by several threads, that tells of a full disk and never holds the whole volume."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import IO
 
 LEVEL = 3
-"""Measured on label maps: twice as small as level 1 in the same time; level 6 halves it again but takes three times."""
+"""Measured on a label map: a third smaller than level 1 in the same time; level 6 halves that, at three times the time."""
 
 _MAX_THREADS = 4
 
