@@ -69,10 +69,9 @@ def test_bfloat16_leaves_the_network_as_it_was(network: WholeBodyModel) -> None:
     found = TorchBackend(network, (A,), CPU, torch.bfloat16).features(tiles, never)[A]
     assert found.dtype == torch.bfloat16
     assert (found.float() - network.features(tiles, (A,))[A]).abs().mean() < 0.05
-    assert all(
-        torch.equal(value, before[name]) and value.dtype == torch.float32
-        for name, value in network.state_dict().items()
-    )
+    for name, value in network.state_dict().items():
+        assert value.dtype == torch.float32
+        assert torch.equal(value, before[name])
 
 
 def test_the_encoder_runs_once_per_call_whatever_the_number_of_tasks(network: WholeBodyModel) -> None:
@@ -157,8 +156,12 @@ def test_openvino_on_a_gpu_is_refused(network: WholeBodyModel) -> None:
 def test_what_can_run_depends_on_the_processor(network: WholeBodyModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
     assert has_fast_bfloat16()
-    assert candidates(request(network, wanted="torch")) == ("float32", "bfloat16")
+    monkeypatch.setattr(backend_choice.backend_openvino, "is_installed", lambda: False)
+    assert candidates(request(network)) == ("float32", "bfloat16")
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True}, raising=False)
+    assert candidates(request(network)) == ("float32",)
+    monkeypatch.setattr(backend_choice.backend_openvino, "is_installed", lambda: True)
+    assert candidates(request(network)) == ("float32", "openvino")
     assert candidates(request(network, wanted="torch")) == ("float32",)
     assert candidates(request(network, wanted="openvino")) == ("openvino",)
 

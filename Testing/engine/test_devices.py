@@ -45,9 +45,16 @@ def test_another_text_is_refused(text: str) -> None:
 
 def test_threads_are_limited_inside_and_restored_even_after_an_error() -> None:
     before = torch.get_num_threads()
-    with pytest.raises(KeyError), limited_threads(3):
-        assert torch.get_num_threads() == 3
-        raise KeyError
+    seen = []
+
+    def fail() -> None:
+        with limited_threads(3):
+            seen.append(torch.get_num_threads())
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert seen == [3]
     assert torch.get_num_threads() == before
     with limited_threads(None):
         assert torch.get_num_threads() == before

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from .preprocess import AxisMap, ModelGrid
 from .tiling import Range
-from .volume import Spacing_mm
+from .volume import Shape3, Spacing_mm
 
 BODY_HU = -500.0
 """Fat and soft tissue lie above, air, foam and a hollow couch below, once averaged over a cell."""
@@ -87,18 +87,26 @@ def find_body(voxels: npt.NDArray[Any], spacing_mm: Spacing_mm, grid: ModelGrid)
     return BodyExtent(body, (ranges[0], ranges[1], ranges[2]))
 
 
-def cell_means(voxels: npt.NDArray[Any], size: tuple[int, int, int]) -> npt.NDArray[np.float32]:
+def cell_means(voxels: npt.NDArray[Any], size: Shape3) -> npt.NDArray[np.float32]:
     """Mean of each cell of ``size`` voxels, (ceil(I / i), ceil(J / j), ceil(K / k)); the last cells may be cut."""
+    rows, columns = (_mean_matrix(voxels.shape[axis], size[axis]) for axis in range(2))
     step = size[2] * max(1, VOXELS_PER_STEP // (voxels.shape[0] * voxels.shape[1] * size[2]))
     parts = []
     for k in range(0, voxels.shape[2], step):
-        block = np.array(voxels[:, :, k : k + step], dtype=np.float32, order="K")
-        pooled = torch.nn.functional.avg_pool3d(
-            torch.from_numpy(block)[None, None], size, ceil_mode=True, count_include_pad=False
-        )
-        parts.append(pooled[0, 0].numpy())
+        # Two matrix products with mostly zeros take a tenth of the time of pooling a single channel.
+        block = torch.from_numpy(np.array(voxels[:, :, k : k + step], dtype=np.float32, order="K"))
+        planes = torch.matmul(torch.matmul(rows, block.permute(2, 0, 1)), columns.t())
+        layers = _mean_matrix(len(planes), size[2]) @ planes.reshape(len(planes), -1)
+        parts.append(layers.view(-1, *planes.shape[1:]).permute(1, 2, 0).numpy())
     means: npt.NDArray[np.float32] = np.concatenate(parts, axis=2)
     return means
+
+
+def _mean_matrix(length: int, cell: int) -> torch.Tensor:
+    """(cells, length): averages runs of ``cell`` entries; the last run may be shorter."""
+    cells = torch.arange(length) // cell
+    matrix = torch.nn.functional.one_hot(cells).t().float()
+    return matrix / matrix.sum(dim=1, keepdim=True)
 
 
 def body_of(dense: Mask, cell_mm: Spacing_mm) -> Mask:
