@@ -124,3 +124,11 @@ def test_a_file_that_is_no_json_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "plan.json").write_text(text)
     with pytest.raises(SpecError, match=r"expected a training plan in JSON, got plan.json: "):
         read_plan(tmp_path / "plan.json")
+
+
+def test_parts_of_a_run_must_follow_each_other(atlas_dir: Path, tmp_path: Path) -> None:
+    source = {"kind": "atlas", "folder": str(atlas_dir)}
+    path = tiny_training.write_plan(tmp_path / "p.json", source, change=put("earlier", [{"steps": 4}]), steps=6)
+    assert [part.steps for part in read_plan(path).parts] == [4, 6]
+    with pytest.raises(SpecError, match=r"every part of a plan must end after the one before it, got steps \[9, 6\]"):
+        read_plan(tiny_training.write_plan(path, source, change=put("earlier", [{"steps": 9}]), steps=6))

@@ -33,7 +33,7 @@ from wbcss.specs import DecoderSpec
 
 from .cases import read_case_list
 from .learner import Learner, build_learner
-from .loop import train
+from .loop import any_process, train
 from .patches import PatchSource
 from .plan import EncoderPlan, TaskPlan, open_sources, plan_to_json
 
@@ -68,8 +68,6 @@ def train_encoder(
 
             average = AveragedModel(learner)
             for part in plan.parts:
-                if stop():
-                    break
                 learner.config = part
                 average = train(
                     learner,
@@ -81,6 +79,8 @@ def train_encoder(
                     stop_at=stop,
                     progress=_scaled(progress, part.steps / plan.train.steps),
                 )
+                if any_process(stop()):
+                    break
     return averaged_model(average)
 
 

@@ -90,7 +90,7 @@ def train(
         loss = _optimize(learner, optimizer, batch, config=config, step=step, rank=rank)
         average.update_parameters(learner)
         step += 1
-        stopping = _any_process(stop_at() or cancelled())
+        stopping = any_process(stop_at() or cancelled())
         metrics.add(step, loss, learning_rate=config.learning_rate_at(step - 1), seconds=time.monotonic() - started)
         if rank == 0 and (step % config.checkpoint_every == 0 or step == config.steps or stopping):
             save_checkpoint(run_dir / "checkpoints", step=step, learner=learner, average=average, optimizer=optimizer)
@@ -146,7 +146,7 @@ def _average_gradients(learner: Learner) -> None:
         offset += parameter.numel()
 
 
-def _any_process(stopping: bool) -> bool:
+def any_process(stopping: bool) -> bool:
     """Whether any process wants to stop: all must stop after the same step, or the others wait for ever."""
     if not distributed.is_initialized() or distributed.get_world_size() == 1:
         return stopping
