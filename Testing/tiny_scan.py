@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from tiny_registry import new_registry, publish
 
+from wbcss import backend_choice, backend_openvino
 from wbcss.io.writing import write_volume
 from wbcss.registry import Registry
 from wbcss.volume import Affine, Shape3, Volume, Voxels
@@ -36,8 +38,18 @@ def write_scan(path: Path, shape: Shape3 = (12, 12, 12)) -> Path:
     return path
 
 
+def fix_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run everything in float32, so that results are equal to the bit whatever a measurement on this machine says.
+
+    Compiling a network this small for OpenVINO would also take longer than everything else.
+    """
+    monkeypatch.setattr(backend_openvino, "is_installed", lambda: False)
+    monkeypatch.setattr(backend_choice, "has_fast_bfloat16", lambda: False)
+
+
 def make_registry(root: Path) -> Registry:
     """Two tasks that both know the liver."""
+    root.parent.mkdir(parents=True, exist_ok=True)
     registry = new_registry(root)
     publish(registry, "trunk", TRUNK, seed=1)
     publish(registry, "head", HEAD, seed=2)

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 from tiny_registry import publish
-from tiny_scan import AFFINE, TRUNK, make_registry, write_scan
+from tiny_scan import AFFINE, TRUNK, fix_backend, make_registry, write_scan
 
-from wbcss import backend_openvino, protocol
+from wbcss import protocol
 from wbcss.cli import segment as command
 from wbcss.cli.main import main
 from wbcss.io.labelmap import read_labels
@@ -21,9 +21,8 @@ from wbcss.registry import REGISTRY_VARIABLE, Registry
 
 
 @pytest.fixture(autouse=True)
-def _without_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compiling for a network this small takes longer than everything else."""
-    monkeypatch.setattr(backend_openvino, "is_installed", lambda: False)
+def _float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    fix_backend(monkeypatch)
 
 
 @pytest.fixture

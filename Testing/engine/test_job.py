@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_scan import AFFINE, HEAD, TRUNK, make_registry, scan_voxels, tiny_volume, write_scan
+from tiny_scan import AFFINE, HEAD, TRUNK, fix_backend, make_registry, scan_voxels, tiny_volume, write_scan
 
-from wbcss import backend_openvino, delivery, job
+from wbcss import delivery, job
 from wbcss.arrayfile import ArrayFile, read_array, write_array
 from wbcss.errors import Cancelled, DeviceError, InputError, OutputError
 from wbcss.io.labelmap import read_labels
@@ -25,9 +25,8 @@ from wbcss.warm import WarmModel
 
 
 @pytest.fixture(autouse=True)
-def _without_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compiling for a network this small takes longer than everything else."""
-    monkeypatch.setattr(backend_openvino, "is_installed", lambda: False)
+def _float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    fix_backend(monkeypatch)
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_scan import make_registry, write_scan
+from tiny_scan import fix_backend, make_registry, write_scan
 
-from wbcss import backend_openvino
 from wbcss.cli.main import main
 from wbcss.io.labelmap import read_labels
 from wbcss.registry import Registry
@@ -26,9 +25,8 @@ SHAPE = (24, 24, 32)
 
 
 @pytest.fixture(autouse=True)
-def _without_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compiling for a network this small takes longer than everything else."""
-    monkeypatch.setattr(backend_openvino, "is_installed", lambda: False)
+def _float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    fix_backend(monkeypatch)
 
 
 @pytest.fixture

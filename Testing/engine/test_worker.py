@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import pytest
-from tiny_scan import make_registry, write_scan
+from tiny_scan import fix_backend, make_registry, write_scan
 
 from wbcss import job, protocol
 from wbcss.errors import Cancelled
@@ -31,7 +31,8 @@ class Host:
     def __init__(self, requests: IO[bytes], replies: IO[bytes]) -> None:
         self.requests = requests
         self._replies: queue.Queue[protocol.Reply | None] = queue.Queue()
-        threading.Thread(target=self._collect, args=(replies,), daemon=True).start()
+        self.collector = threading.Thread(target=self._collect, args=(replies,), daemon=True)
+        self.collector.start()
 
     def _collect(self, replies: IO[bytes]) -> None:
         for line in replies:
@@ -88,18 +89,20 @@ def host() -> Iterator[Host]:
     (request_end, requests), (reply_end, replies) = os.pipe(), os.pipe()
     stopped = threading.Event()
     out = os.fdopen(replies, "wb")
-    worker = Worker(os.fdopen(request_end, "rb"), out, on_stop=stopped.set)
 
     def serve() -> None:
         worker.serve()
         out.close()
 
-    thread = threading.Thread(target=serve)
-    thread.start()
-    host = Host(os.fdopen(requests, "wb"), os.fdopen(reply_end, "rb"))
-    yield host
-    host.requests.close()
-    thread.join(PATIENCE_S)
+    with os.fdopen(request_end, "rb") as incoming, os.fdopen(reply_end, "rb") as outgoing:
+        worker = Worker(incoming, out, on_stop=stopped.set)
+        thread = threading.Thread(target=serve)
+        thread.start()
+        host = Host(os.fdopen(requests, "wb"), outgoing)
+        yield host
+        host.requests.close()
+        thread.join(PATIENCE_S)
+        host.collector.join(PATIENCE_S)
     assert not thread.is_alive()
     assert stopped.is_set()
 
@@ -281,24 +284,22 @@ def _start(*options: str, **named: Any) -> subprocess.Popen[bytes]:
     )
 
 
-def test_a_process_says_hello_within_a_second_and_without_torch() -> None:
-    seconds = []
-    for _ in range(3):
-        started_s = time.monotonic()
-        with _start("-X", "importtime", stderr=subprocess.PIPE) as process:
-            assert process.stdin is not None
-            assert process.stdout is not None
-            process.stdin.write(protocol.encode(protocol.Hello(id="h")).encode())
-            process.stdin.flush()
-            line = process.stdout.readline()
-            seconds.append(time.monotonic() - started_s)
-            _, log = process.communicate(timeout=PATIENCE_S)
-        assert json.loads(line)["pid"] == process.pid
-        assert process.returncode == 0
-        imported = {line.rsplit(b"|", 1)[-1].strip() for line in log.splitlines()}
-        assert b"wbcss.protocol" in imported
-        assert not imported & {b"torch", b"SimpleITK", b"scipy"}
-    assert min(seconds) < 1
+def _processor_seconds_of_children() -> float:
+    times = os.times()
+    return times.children_user + times.children_system
+
+
+def test_a_process_says_hello_with_a_second_of_work_and_without_torch() -> None:
+    """Counted in processor time: the wall clock would measure whatever else this machine does."""
+    before_s = _processor_seconds_of_children()
+    with _start("-X", "importtime", stderr=subprocess.PIPE) as process:
+        line, log = process.communicate(protocol.encode(protocol.Hello(id="h")).encode(), timeout=PATIENCE_S)
+    assert _processor_seconds_of_children() - before_s < 1
+    assert json.loads(line.splitlines()[0])["pid"] == process.pid
+    assert process.returncode == 0
+    imported = {line.rsplit(b"|", 1)[-1].strip() for line in log.splitlines()}
+    assert b"wbcss.protocol" in imported
+    assert not imported & {b"torch", b"SimpleITK", b"scipy"}
 
 
 PARENT = """
@@ -329,6 +330,7 @@ def test_a_worker_dies_with_its_parent_even_if_somebody_else_holds_its_input() -
         # The pipe of replies ends when the last process that holds it, the worker, is gone.
         assert isinstance(host.receive(), protocol.Goodbye)
         assert host.receive() is None
+        host.requests.close()
 
 
 NOISY = """
@@ -362,6 +364,19 @@ def test_what_libraries_print_never_reaches_the_host() -> None:
     assert b"so does C" in log
 
 
+def test_a_real_file_is_segmented_with_progress(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fix_backend(monkeypatch)
+    registry = make_registry(tmp_path / "registry")
+    scan = write_scan(tmp_path / "ct.nii.gz")
+    output = tmp_path / "organs.seg.nrrd"
+    host.send(_segment("s", input=str(scan), output=str(output), registry=str(registry.root)))
+    assert isinstance(host.receive(), protocol.Progress)
+    result = host.receive_until(protocol.Result)
+    assert [row.organ for row in result.organs] == ["spleen", "liver", "brain", "skull"]
+    assert output.is_file()
+
+
+@pytest.mark.slow
 def test_a_real_process_segments_a_real_file_under_a_foreign_name(tmp_path: Path) -> None:
     folder = tmp_path / "患者 Müller"
     registry = make_registry(tmp_path / "registry")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from .arrayfile import ArrayFile, describe_array, read_array_volume
 from .delivery import Finished, deliver
 from .errors import InputError
+from .io.atomic import output_error
 from .io.reading import read_volume
 from .io.writing import check_output
 from .labels import OrganName, TaskId
@@ -139,8 +140,11 @@ def run_job(
 
 def check_outputs(job: SegmentJob) -> None:
     """Refuse an output that could not be written. Raises OutputError; takes no time and leaves nothing behind."""
-    check_output(_checked_path(job))
-    job.paths.check_free()
+    try:
+        check_output(_checked_path(job))
+        job.paths.check_free()
+    except OSError as error:  # even asking for a name can be refused, as for one that is too long
+        raise output_error(job.output, error) from error
 
 
 def check_request(job: SegmentJob) -> tuple[TaskId, ...]:

@@ -39,7 +39,7 @@ class OneLineParser(argparse.ArgumentParser):
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
-    parser = OneLineParser(prog="wbcss", description="Segment the whole body in CT.")
+    parser: argparse.ArgumentParser = OneLineParser(prog="wbcss", description="Segment the whole body in CT.")
     parser.add_argument("--version", action="version", version=f"wbcss {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name in COMMANDS:
@@ -57,7 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     stopped it. A traceback is logged with ``--verbose`` only.
     """
     with contextlib.suppress(AttributeError, ValueError):
-        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] -- a name must never end a run
+        # A name that the terminal cannot show must never end a run.
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         args = build_parser().parse_args(argv)
         if args.verbose:

@@ -14,6 +14,7 @@ from typing import get_args
 
 from ..console import ProgressLine, duration, stop_on_signals, table
 from ..errors import EXIT_DONE, EXIT_FAILED, EXIT_INPUT, Cancelled, InputError, OutputError, WbcssError
+from ..io.atomic import output_error
 from ..io.reading import list_inputs
 from ..io.writing import check_output_folder
 from ..job import SegmentJob, check_request, is_done, run_job
@@ -153,7 +154,10 @@ def _check_single_options(args: argparse.Namespace, count: int) -> None:
 
 def _names_file(output: Path) -> bool:
     """Whether OUT is meant as a file: it is no folder and ends in a suffix (letters only: ``run.v2`` is a folder)."""
-    return not output.is_dir() and (_LOOKS_LIKE_FILE.fullmatch(output.name) is not None)
+    try:
+        return not output.is_dir() and _LOOKS_LIKE_FILE.fullmatch(output.name) is not None
+    except OSError as error:
+        raise output_error(output, error) from error
 
 
 @contextlib.contextmanager
