@@ -16,8 +16,8 @@ from .labels import TaskId
 from .tiling import Range, importance
 from .volume import Shape3
 
-ROWS_PER_STEP = 4
-"""Rows of a tile turned voxel-major together on the CPU: they stay in the cache until they are added."""
+FLOATS_PER_STEP = 2**17
+"""Features turned voxel-major together on the CPU."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,35 +73,44 @@ class FeatureSweep:
             features: Per task (F, I, J, K) of the tile, any float type.
             k_limit: Number of planes of the model grid.
         """
-        inside, target = [], []
-        for axis in range(2):
-            offset = start[axis] - self._origin[axis]
-            first, last = max(0, -offset), min(self._importance.shape[axis], self._shape[axis] - offset)
-            inside.append(slice(first, last))
-            target.append(slice(offset + first, offset + last))
-        first, last = max(0, start[2]), min(start[2] + self._depth, k_limit)
-        wrap = min(last, (first // self._depth + 1) * self._depth)
-        for low, high in ((first, wrap), (wrap, last)):
-            if low < high:
-                ring = slice(low % self._depth, low % self._depth + high - low)
-                planes = slice(low - start[2], high - start[2])
-                self._add_part((target[0], target[1], ring), (inside[0], inside[1], planes), features)
-
-    def _add_part(
-        self,
-        target: tuple[slice, slice, slice],
-        source: tuple[slice, slice, slice],
-        features: Mapping[TaskId, torch.Tensor],
-    ) -> None:
-        weight = self._importance[source]
-        self._weights[target] += weight
+        i, j = (self._clip(start[axis], axis) for axis in range(2))
+        segments = self._ring_segments(start[2], k_limit)
+        for target_k, source_k in segments:
+            weight = self._importance[i[1], j[1], source_k]
+            self._weights[i[0], j[0], target_k] += weight
         for task, values in features.items():
-            total = self._sums[task][target]
-            part = values[:, source[0], source[1], source[2]]
-            rows = ROWS_PER_STEP if part.device.type == "cpu" and part.stride(0) != 1 else max(1, part.shape[1])
-            for row in range(0, part.shape[1], rows):
-                voxel_major = _voxel_major(part[:, row : row + rows]).to(total.dtype)
-                total[row : row + rows].addcmul_(voxel_major, weight[row : row + rows, ..., None])
+            sums = self._sums[task]
+            rows = self._rows_per_step(values)
+            for row in range(i[1].start, i[1].stop, rows):
+                at = slice(row, min(row + rows, i[1].stop))
+                voxel_major = _voxel_major(values[:, at]).to(sums.dtype)
+                total = sums[i[0].start - i[1].start + at.start : i[0].start - i[1].start + at.stop, j[0]]
+                for target_k, source_k in segments:
+                    weight = self._importance[at, j[1], source_k, None]
+                    total[:, :, target_k].addcmul_(voxel_major[:, j[1], source_k], weight)
+
+    def _clip(self, start: int, axis: int) -> tuple[slice, slice]:
+        """Where a tile lies in the box along ``axis``, and the part of the tile that lies there."""
+        offset = start - self._origin[axis]
+        first, last = max(0, -offset), min(self._importance.shape[axis], self._shape[axis] - offset)
+        return slice(offset + first, offset + last), slice(first, last)
+
+    def _ring_segments(self, k_start: int, k_limit: int) -> list[tuple[slice, slice]]:
+        """The planes of a tile as at most two runs in the ring, each with the planes of the tile."""
+        first, last = max(0, k_start), min(k_start + self._depth, k_limit)
+        wrap = min(last, (first // self._depth + 1) * self._depth)
+        return [
+            (slice(low % self._depth, low % self._depth + high - low), slice(low - k_start, high - k_start))
+            for low, high in ((first, wrap), (wrap, last))
+            if low < high
+        ]
+
+    @staticmethod
+    def _rows_per_step(values: torch.Tensor) -> int:
+        """Rows to turn voxel-major together: on the CPU what stays in the cache until it is added, else all."""
+        if values.device.type != "cpu" or values.stride(0) == 1:
+            return int(values.shape[1])
+        return max(1, FLOATS_PER_STEP // (values.shape[0] * values.shape[2] * values.shape[3]))
 
     def take(self, k: int) -> FeaturePlane:
         """The finished plane ``k``: weighted means. Its place in the ring is cleared for a later plane."""
