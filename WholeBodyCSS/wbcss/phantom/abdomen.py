@@ -5,17 +5,18 @@ from __future__ import annotations
 import numpy as np
 
 from .chest import liver_vessels
+from .muscles import iliopsoas_parts
 from .outline import belly, diaphragm
 from .parts import SIDES, Part, Row4, sided_tube
 from .plan import BodyPlan
 from .shapes import AllOf, AnyOf, Ellipsoid, Grown, Shape, Slab, Tube, Without, smooth_tube
 
 _COLON: tuple[Row4, ...] = (
-    (82, 30, 972, 22), (90, 14, 1000, 27), (97, -2, 1045, 24), (97, -4, 1085, 22), (88, 14, 1112, 22),
+    (76, 52, 984, 20), (89, 32, 1004, 26), (97, -2, 1045, 24), (97, -4, 1085, 22), (88, 14, 1112, 22),
     (66, 46, 1106, 21),
     (36, 68, 1090, 20), (0, 74, 1078, 19), (-36, 68, 1090, 19), (-68, 50, 1120, 18), (-92, 20, 1158, 19),
-    (-106, -8, 1152, 17), (-109, -20, 1115, 16), (-107, -16, 1060, 15.5), (-99, 2, 1008, 15.5), (-86, 22, 975, 16),
-    (-60, 32, 955, 16.5), (-26, 22, 948, 16.5), (8, -2, 946, 16.5), (14, -32, 950, 17), (3, -50, 936, 18),
+    (-106, -8, 1152, 17), (-109, -20, 1115, 16), (-107, -16, 1060, 15.5), (-100, 12, 1008, 15.5), (-86, 42, 977, 16),
+    (-56, 44, 958, 16.5), (-26, 22, 948, 16.5), (8, -2, 946, 16.5), (14, -32, 950, 17), (3, -50, 936, 18),
 )  # fmt: skip
 _RECTUM: tuple[Row4, ...] = (
     (3, -50, 936, 18), (0, -54, 905, 20), (0, -52, 876, 19), (0, -34, 848, 14), (0, -40, 822, 10),
@@ -35,9 +36,10 @@ _PANCREAS: tuple[Row4, ...] = (
 
 
 def abdomen_parts(plan: BodyPlan) -> list[Part]:
-    """Visceral fat, bowel, then the solid organs that lie against it."""
-    parts = [Part(organ="", shape=belly(plan), look="visceral_fat")]
-    parts += _bowel(plan)
+    """Visceral fat, bowel, the solid organs, and last the colon, which presses into them."""
+    parts = [Part(organ="", shape=belly(plan), look="visceral_fat"), *iliopsoas_parts()]
+    parts.append(Part(organ="small_bowel", shape=_small_bowel(plan), look="small_bowel"))
+    parts.append(Part(organ="duodenum", shape=smooth_tube(_DUODENUM), look="duodenum"))
     parts += _pelvis()
     parts += _glands()
     inside = AllOf((Grown(belly(plan), -2.5), diaphragm(plan, above=False, margin_mm=3.0)))
@@ -56,7 +58,7 @@ def abdomen_parts(plan: BodyPlan) -> list[Part]:
         ),
         Part(organ="liver", shape=AllOf((_liver(), inside)), look="liver", moves=True),
     ]
-    return [*parts, *liver_vessels(plan), *_kidneys(plan)]
+    return [*parts, *liver_vessels(plan), *_kidneys(plan), *_colon()]
 
 
 _TILT = ((0.95, 0.0, 0.31), (0.12, 0.92, -0.37), (-0.285, 0.39, 0.876))
@@ -97,12 +99,10 @@ def _glands() -> list[Part]:
     return [Part(organ="pancreas", shape=smooth_tube(_PANCREAS), look="pancreas", moves=True)]
 
 
-def _bowel(plan: BodyPlan) -> list[Part]:
+def _colon() -> list[Part]:
     return [
-        Part(organ="small_bowel", shape=_small_bowel(plan), look="small_bowel"),
         Part(organ="colon", shape=_pouched(smooth_tube(_COLON)), look="colon"),
         Part(organ="colon", shape=smooth_tube(_RECTUM), look="rectum"),
-        Part(organ="duodenum", shape=smooth_tube(_DUODENUM), look="duodenum"),
     ]
 
 

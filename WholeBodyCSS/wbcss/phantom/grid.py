@@ -90,6 +90,16 @@ class Points:
         """Shape (1, 1, K)."""
         return self.zs[None, None, :]
 
+    @cached_property
+    def box(self) -> Box:
+        """Where the points lie."""
+        if not min(self.shape):
+            return Box((1.0, 1.0, 1.0), (-1.0, -1.0, -1.0))
+        low = (self.xs[0] - self.shift_x.max(), self.ys[0] - self.shift_y.max(), self.zs[0])
+        return Box(
+            to_point(low), to_point((self.xs[-1] - self.shift_x.min(), self.ys[-1] - self.shift_y.min(), self.zs[-1]))
+        )
+
     def within(self, box: Box) -> tuple[Slices, Points]:
         """The index ranges of the points inside ``box``, and those points. The ranges may be empty."""
         k = slice(*np.searchsorted(self.zs, (box.low[2], box.high[2])).tolist())

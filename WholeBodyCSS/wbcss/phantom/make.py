@@ -20,7 +20,7 @@ from .grid import Points
 from .head import head_parts
 from .limbs import limb_parts
 from .looks import palette
-from .muscles import iliopsoas_parts, muscle_parts
+from .muscles import muscle_parts
 from .outline import Outline, outline
 from .painter import Scene, paint
 from .parts import Part
@@ -94,7 +94,6 @@ def anatomy(plan: BodyPlan) -> list[Part]:
         *muscle_parts(),
         *chest_parts(plan),
         *abdomen_parts(plan),
-        *iliopsoas_parts(),
         *vessel_parts(),
         *limb_parts(plan),
         *rib_parts(),

@@ -31,7 +31,7 @@ def muscle_parts() -> list[Part]:
 
 
 def iliopsoas_parts() -> list[Part]:
-    """Iliopsoas on both sides; it lies in the cavity of the belly and is painted after it."""
+    """Iliopsoas on both sides; it lies in the cavity of the belly, behind the bowel."""
     return [Part(organ=f"iliopsoas_{name}", shape=_iliopsoas(side), look="muscle") for name, side in SIDES]
 
 
@@ -74,8 +74,8 @@ def _iliopsoas(side: int) -> Shape:
     z = HIP_CENTER[2]
     psoas = sided_tube(
         [
-            (24, -30, 1160, 8), (34, -26, 1115, 15), (43, -20, 1060, 20), (52, -6, 1010, 22), (66, 20, 960, 21),
-            (78, 40, z + 20, 18), (86, 38, z - 12, 15), (102, 8, z - 48, 9),
+            (24, -30, 1160, 8), (34, -26, 1115, 15), (43, -20, 1060, 20), (52, -6, 1010, 22), (64, 24, 966, 20),
+            (72, 46, z + 43, 17), (80, 56, z + 19, 15), (88, 57, z - 6, 14), (96, 42, z - 31, 12), (104, 10, z - 50, 9),
         ],
         side,
     )  # fmt: skip
@@ -84,4 +84,6 @@ def _iliopsoas(side: int) -> Shape:
         (22, 52, 46),
         ((0.9, side * 0.25, side * 0.357), (-side * 0.268, 0.963, 0.0), (-side * 0.344, -0.0957, 0.934)),
     )
-    return AnyOf((psoas, iliacus), 8.0)
+    # The iliacus fills the hollow of the iliac wing, on its inner side only.
+    inner = Slab((side * 0.803, -0.394, -0.447), -353.0)
+    return AnyOf((psoas, AllOf((iliacus, inner))), 8.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 
@@ -79,6 +79,7 @@ _FAT = (0.12, 0.2, 0.4, 0.35, 0.6, 0.95, 1.15, 1.1, 1.0, 0.7, 0.65, 0.45, 0.3, 0
 _ARM_FAT = 0.4
 
 
+@cache
 def cage() -> Loft:
     """The rib cage, at the middle of the ribs."""
     return loft(_CAGE, power=2.25, dent_mm=24, dent_width_mm=34)

@@ -90,11 +90,22 @@ class Tube:
 
     def distance(self, points: Points) -> Field:
         result = _nothing(points)
-        for a, b, ra, rb in zip(self.points, self.points[1:], self.radii, self.radii[1:], strict=False):
-            where, sub = points.within(Box.around([a, b], max(ra, rb) + self.reach_mm))
+        low, high = self._piece_boxes
+        seen = points.box
+        near = (low <= seen.high).all(axis=1) & (high >= seen.low).all(axis=1)
+        for n in np.flatnonzero(near):
+            where, sub = points.within(Box(to_point(low[n]), to_point(high[n])))
             if min(sub.shape):
-                np.minimum(result[where], _to_segment(sub, a, b, float(ra), float(rb)), out=result[where])
+                piece = _to_segment(sub, *self.points[n : n + 2], *self.radii[n : n + 2])
+                np.minimum(result[where], piece, out=result[where])
         return result
+
+    @cached_property
+    def _piece_boxes(self) -> tuple[Vector, Vector]:
+        """Lowest and highest corner of every piece, each (N - 1, 3)."""
+        margin = (np.maximum(self.radii[1:], self.radii[:-1]) + self.reach_mm)[:, None]
+        a, b = self.points[:-1], self.points[1:]
+        return np.minimum(a, b) - margin, np.maximum(a, b) + margin
 
 
 def _to_segment(points: Points, a: Vector, b: Vector, radius_a: float, radius_b: float) -> Field:
