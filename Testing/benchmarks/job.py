@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib
 import json
 import sys
@@ -20,6 +21,7 @@ import numpy.typing as npt
 
 SYSTEMS = ("ours", "nnunet", "monai", "naive")
 MIB = 1 << 20
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +106,7 @@ def main() -> int:
         "peak_mib": max(peak_mib, preparation_peak_mib),
         "details": outcome.details,
         "versions": _versions(),
+        "sources": loaded_sources(),
     }
     result_path.write_text(json.dumps(result, indent=1))
     return 0
@@ -113,6 +116,22 @@ def scan_voxels(job: Job) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.float64
     """The scan's voxels (I, J, K) in HU and its affine."""
     folder = Path(job.scan)
     return np.load(folder / "voxels.npy"), np.load(folder / "affine.npy")
+
+
+def loaded_sources() -> dict[str, str]:
+    """SHA-256 of every file of this project that this process runs; a kept result is good as long as they stay."""
+    files = [Path(module.__file__).resolve() for module in list(sys.modules.values()) if _is_file(module)]
+    return {str(file.relative_to(ROOT)): sha256(file) for file in sorted(files) if file.is_relative_to(ROOT)}
+
+
+def sha256(file: Path) -> str:
+    """Of its bytes, in hex; empty if it is not there."""
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
+
+
+def _is_file(module: Any) -> bool:
+    name = getattr(module, "__file__", None)
+    return name is not None and name.endswith(".py") and "site-packages" not in name
 
 
 def _status_mib(name: str) -> float:

@@ -13,10 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from job import Job
+from job import ROOT, Job, sha256
 
 HERE = Path(__file__).resolve().parent
-PRODUCT = HERE.parents[1] / "WholeBodyCSS" / "wbcss"
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -35,7 +34,7 @@ class JobError(Exception):
 class Runner:
     """Measures jobs and remembers what it measured in ``folder``.
 
-    A result is used again as long as the job, this folder's code and, for the product, the product's code are the same.
+    A result is used again as long as the code of this project that was loaded for it is the same.
 
     Args:
         folder: For scans, results and labels.
@@ -49,7 +48,7 @@ class Runner:
         self._python = python
         self._say = say
         self._fresh = fresh
-        self._seen: dict[str, dict[str, Any]] = {}
+        self._seen: dict[Job, dict[str, Any]] = {}
 
     def scan(self, name: str) -> str:
         """Folder of a scan, made if need be."""
@@ -62,18 +61,16 @@ class Runner:
     def measure(self, job: Job) -> dict[str, Any]:
         """The result of ``job``: see job.py, and ``wall_s``, ``cpu_s`` of the whole process. Raises JobError."""
         job = dataclasses.replace(job, scan=self.scan(job.scan))
-        key = self._key(job)
-        path = self._folder / "jobs" / f"{job.system}-{key}.json"
-        if key not in self._seen:
-            if self._fresh or not path.is_file():
+        if job not in self._seen:
+            path = self._path(job)
+            if self._fresh or not _is_current(path):
                 self._run(job, path)
-            self._seen[key] = json.loads(path.read_text())
-        return self._seen[key]
+            self._seen[job] = json.loads(path.read_text())
+        return self._seen[job]
 
     def labels(self, job: Job) -> Path:
         """The labels of a job measured with ``keep_labels``."""
-        job = dataclasses.replace(job, scan=self.scan(job.scan))
-        return self._folder / "jobs" / f"{job.system}-{self._key(job)}.npy"
+        return self._path(dataclasses.replace(job, scan=self.scan(job.scan))).with_suffix(".npy")
 
     def has(self, module: str) -> bool:
         """Whether the interpreter can import ``module``."""
@@ -121,14 +118,17 @@ class Runner:
             raise JobError(f"exit {process.returncode}: {reason}")
         return {"wall_s": time.perf_counter() - started, "cpu_s": usage.ru_utime + usage.ru_stime}
 
-    def _key(self, job: Job) -> str:
-        digest = hashlib.sha256(json.dumps(dataclasses.asdict(job)).encode())
-        sources = [HERE / "job.py", HERE / "stub.py", HERE / "scans.py", HERE / f"system_{job.system}.py"]
-        if job.system == "ours":
-            sources += sorted(PRODUCT.rglob("*.py"))
-        for source in sources:
-            digest.update(source.read_bytes())
-        return digest.hexdigest()[:16]
+    def _path(self, job: Job) -> Path:
+        key = hashlib.sha256(json.dumps(dataclasses.asdict(job)).encode()).hexdigest()[:16]
+        return self._folder / "jobs" / f"{job.system}-{key}.json"
+
+
+def _is_current(path: Path) -> bool:
+    """Whether a result is there and the code that gave it is unchanged."""
+    if not path.is_file():
+        return False
+    sources: dict[str, str] = json.loads(path.read_text())["sources"]
+    return all(sha256(ROOT / name) == digest for name, digest in sources.items())
 
 
 def default_python() -> str:
