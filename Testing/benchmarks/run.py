@@ -22,8 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     rows = _chosen(args.rows, slow=args.slow)
     if args.list:
-        for row in ROWS:
-            _say(f"{row.name:18} {row.text}{' (slow)' if row.slow else ''}")
+        sys.stdout.writelines(f"{row.name:18} {row.text}{' (slow)' if row.slow else ''}\n" for row in ROWS)
         return 0
     if not rows:
         sys.stderr.write(f"--rows must begin like one of {', '.join(row.name for row in ROWS)}, got {args.rows}\n")
