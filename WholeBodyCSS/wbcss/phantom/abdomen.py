@@ -13,7 +13,7 @@ from .shapes import AllOf, AnyOf, Ellipsoid, Grown, Shape, Slab, Tube, Without, 
 
 _COLON: tuple[Row4, ...] = (
     (76, 52, 984, 20), (89, 32, 1004, 26), (97, -2, 1045, 24), (97, -4, 1085, 22), (88, 14, 1112, 22),
-    (66, 46, 1106, 21),
+    (70, 40, 1098, 20),
     (36, 68, 1090, 20), (0, 74, 1078, 19), (-36, 68, 1090, 19), (-68, 50, 1120, 18), (-92, 20, 1158, 19),
     (-106, -8, 1152, 17), (-109, -20, 1115, 16), (-107, -16, 1060, 15.5), (-100, 12, 1008, 15.5), (-86, 42, 977, 16),
     (-56, 44, 958, 16.5), (-26, 22, 948, 16.5), (8, -2, 946, 16.5), (14, -32, 950, 17), (3, -50, 936, 18),
@@ -36,7 +36,7 @@ _PANCREAS: tuple[Row4, ...] = (
 
 
 def abdomen_parts(plan: BodyPlan) -> list[Part]:
-    """Visceral fat, bowel, the solid organs, and last the colon, which presses into them."""
+    """Visceral fat, bowel, the solid organs, then the colon, which presses into them, and the gallbladder between."""
     parts = [Part(organ="", shape=belly(plan), look="visceral_fat"), *iliopsoas_parts()]
     parts.append(Part(organ="small_bowel", shape=_small_bowel(plan), look="small_bowel"))
     parts.append(Part(organ="duodenum", shape=smooth_tube(_DUODENUM), look="duodenum"))
@@ -50,15 +50,11 @@ def abdomen_parts(plan: BodyPlan) -> list[Part]:
     parts += [
         Part(organ="stomach", shape=stomach, look="stomach"),
         Part(organ="spleen", shape=AllOf((spleen, inside)), look="spleen", moves=True),
-        Part(
-            organ="gallbladder",
-            shape=Ellipsoid((52.0, 50.0, 1116.0), (14, 16, 31), _TILT),
-            look="gallbladder",
-            moves=True,
-        ),
         Part(organ="liver", shape=AllOf((_liver(), inside)), look="liver", moves=True),
     ]
-    return [*parts, *liver_vessels(plan), *_kidneys(plan), *_colon()]
+    gall = Ellipsoid((50.0, 54.0, 1133.0), (14, 16, 30), _TILT)
+    parts += [*liver_vessels(plan), *_kidneys(plan), *_colon()]
+    return [*parts, Part(organ="gallbladder", shape=gall, look="gallbladder")]
 
 
 _TILT = ((0.95, 0.0, 0.31), (0.12, 0.92, -0.37), (-0.285, 0.39, 0.876))
