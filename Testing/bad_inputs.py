@@ -156,6 +156,10 @@ def _reference(fill: Callable[[Path], object]) -> Callable[[Place], Arguments]:
     return make
 
 
+def _other_labels(path: Path) -> None:
+    write_volume(path, np.ones((5, 6, 7), np.uint16), AFFINE)
+
+
 def _two_to_one(place: Place) -> Arguments:
     shutil.copy(place / "ct.nii.gz", place / "ct2.nii.gz")
     return [place / "ct.nii.gz", place / "ct2.nii.gz", "-o", place / "out/a.nii.gz"]
@@ -244,12 +248,8 @@ BAD_INPUTS = (
     BadInput("registry with changed weights", _corrupt_registry, 2, r"decoder\.safetensors was changed"),
     BadInput("reference is missing", _with_options("--reference", "{}/gone.nii.gz"), 2, r"gone\.nii\.gz"),
     BadInput("reference is a text", _reference(_text), 2, r"ref\.nii\.gz"),
-    BadInput(
-        "reference on another grid",
-        _reference(lambda p: write_scan(p, (5, 6, 7))),
-        2,
-        r"got \(5, 6, 7\)|fraction|-1000",
-    ),
+    BadInput("reference is no label map", _reference(write_scan), 2, "whole numbers in 0..65535, got -1000"),
+    BadInput("reference on another grid", _reference(_other_labels), 2, r"\(12, 12, 12\), got \(5, 6, 7\)"),
     BadInput("no output", lambda place: [place / "ct.nii.gz"], 2, "required: -o"),
     BadInput("unknown option", _with_options("--fast"), 2, "unrecognized arguments: --fast"),
 )

@@ -150,6 +150,15 @@ def test_a_batch_in_json_ends_with_its_sum(batch: Path, tmp_path: Path, capsys: 
     assert ends[3] == protocol.BatchDone(total=3, failed=1)
 
 
+def test_a_batch_written_beside_its_inputs_does_not_become_its_own_input(batch: Path) -> None:
+    (batch / "b.nii.gz").unlink()
+    assert _run(batch, "-o", batch, "--confidence") == 0
+    once = _names(batch)
+    assert len(once) == 2 * 4
+    assert _run(batch, "-o", batch, "--confidence") == 0
+    assert _names(batch) == once
+
+
 def test_a_failed_run_in_a_batch_is_code_3(batch: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def crash(*args: Any, **named: Any) -> Any:
         raise RuntimeError("boom")

@@ -90,8 +90,8 @@ def read_volume(path: Path, *, series: str | None = None) -> ReadResult:
 def list_inputs(paths: Sequence[Path]) -> tuple[InputItem, ...]:
     """Expand ``paths`` to single volumes, in order: files, DICOM folders, and folders that hold such at any depth.
 
-    Left out of a folder: hidden entries, segmentations (``.seg.nrrd``, and ``.nii.gz`` beside its ``.labels.json``),
-    and files of other kinds. A path given twice counts once.
+    Left out of a folder: hidden entries, segmentations (``.seg.nrrd``, and ``.nii.gz`` beside its ``.labels.json``)
+    and their ``.confidence.nii.gz``, and files of other kinds. A path given twice counts once.
 
     Raises:
         VolumeFileError: A path is missing or of an unknown kind, or a folder holds no volume, or both DICOM slices and
@@ -178,7 +178,8 @@ def _in_folder(folder: Path) -> list[Path]:
 
 
 def _is_segmentation(path: Path) -> bool:
-    return path.name.lower().endswith(".seg.nrrd") or labels_json_path(path).exists()
+    """Whether it is an output of our own: a batch may be written beside its inputs and run again."""
+    return path.name.lower().endswith((".seg.nrrd", ".confidence.nii.gz")) or labels_json_path(path).exists()
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:
