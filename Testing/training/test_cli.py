@@ -76,7 +76,7 @@ def test_organs_that_learned_nothing_are_not_published(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["encoder"], "the following arguments are required: PLAN.json, --run"),
+        (["encoder"], "the following arguments are required: PLAN.json, --run/--run-dir"),
         (["fly"], "invalid choice: 'fly'"),
         (["encoder", "gone.json", "--run", "r"], "expected a training plan in JSON, got gone.json"),
         (["encoder", "p", "--run", "r", "--minutes", "0"], "must be above 0, got 0"),

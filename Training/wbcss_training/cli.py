@@ -95,7 +95,15 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 def _add_encoder(commands: argparse._SubParsersAction[OneLineParser]) -> None:
     parser = commands.add_parser("encoder", help="train the general encoder with one decoder per dataset")
     parser.add_argument("plan", type=Path, metavar="PLAN.json", help="networks, datasets and schedule")
-    parser.add_argument("--run", type=Path, required=True, metavar="DIR", dest="run_dir", help="run folder")
+    parser.add_argument(
+        "--run",
+        "--run-dir",  # torchrun takes --run for an abbreviation of its own options
+        type=Path,
+        required=True,
+        metavar="DIR",
+        dest="run_dir",
+        help="run folder; under torchrun write --run-dir",
+    )
     parser.add_argument("--registry", type=Path, metavar="DIR", help="freeze and publish into this registry at the end")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in the run folder")
     parser.add_argument("--steps", type=int, metavar="N", help="train this long instead of what the plan says")
