@@ -39,7 +39,7 @@ from .volume import Volume
 
 if TYPE_CHECKING:
     from .loading import LoadedModel
-    from .segment import Segmentation
+    from .segment import RunReport, Segmentation
 
 SCHEMA = 1
 LIBRARIES = ("torch", "numpy", "scipy", "SimpleITK", "safetensors", "openvino")
@@ -82,25 +82,11 @@ def build_report(
         "versions": _versions(),
         "system": _system(),
         "device": {**_device(run.device), "backend": run.backend, "ladder": list(run.ladder)},
-        "input": {
-            "shape": list(volume.shape),
-            "spacing_mm": [round(s, 6) for s in volume.spacing_mm],
-            "axes": axes_of(volume.affine),
-            "modality": volume.modality,
-        },
+        "input": _input(volume),
         "model": _model(model, segmentation),
-        "run": {
-            "model_grid_shape": list(run.model_grid_shape),
-            "model_spacing_mm": list(run.model_spacing_mm),
-            "num_tiles": run.num_tiles,
-            "num_encoder_calls": run.num_encoder_calls,
-        },
+        "run": _run(run),
         "seconds": {**{name: round(s, 3) for name, s in stages.items()}, "total": round(sum(stages.values()), 3)},
-        "memory": {
-            "peak_mib": peak_memory_mib(),
-            "input_mib": round(volume.voxels.nbytes / _MIB, 1),
-            "peak_accelerator_mib": _peak_accelerator_mib(run.device),
-        },
+        "memory": _memory(volume, run.device),
         "organs": _organs(segmentation, statistics),
         "dice": _dice(dice or {}),
         "warnings": [remove_names(text, hidden) for text in (*warnings, *run.warnings)],
@@ -166,6 +152,32 @@ def _device(name: str) -> dict[str, Any]:
     import torch
 
     return {"name": name, "accelerator": torch.cuda.get_device_name(name)}
+
+
+def _input(volume: Volume) -> dict[str, Any]:
+    return {
+        "shape": list(volume.shape),
+        "spacing_mm": [round(s, 6) for s in volume.spacing_mm],
+        "axes": axes_of(volume.affine),
+        "modality": volume.modality,
+    }
+
+
+def _run(run: RunReport) -> dict[str, Any]:
+    return {
+        "model_grid_shape": list(run.model_grid_shape),
+        "model_spacing_mm": list(run.model_spacing_mm),
+        "num_tiles": run.num_tiles,
+        "num_encoder_calls": run.num_encoder_calls,
+    }
+
+
+def _memory(volume: Volume, device: str) -> dict[str, Any]:
+    return {
+        "peak_mib": peak_memory_mib(),
+        "input_mib": round(volume.voxels.nbytes / _MIB, 1),
+        "peak_accelerator_mib": _peak_accelerator_mib(device),
+    }
 
 
 def _model(model: LoadedModel, segmentation: Segmentation) -> dict[str, Any]:
