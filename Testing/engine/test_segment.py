@@ -417,7 +417,7 @@ def test_no_array_of_organs_times_volume_ever_exists(num_organs: int, monkeypatc
     memory = _Memory()
     with memory:
         run_stubbed(num_organs, 64, monkeypatch)
-    ring = 48 * 48 * 32 * 16 * 4
+    ring = 48 * 48 * 32 * 16 * 2
     assert memory.largest == ring
     assert memory.largest < num_organs * 48 * 48 * 64 * 2
 

@@ -32,7 +32,7 @@ def sweep_all(
             sweep.add(start, {LIVER: features(start)}, k_limit=shape[2])
         last = number == len(plan.layers) - 1
         stop = plan.box[2][1] if last else plan.layers[number + 1].k_start
-        planes += [sweep.take(k) for k in range(max(0, layer.k_start), stop)]
+        planes += sweep.take((max(0, layer.k_start), stop))
     return planes
 
 
@@ -110,6 +110,71 @@ def test_averaging_features_then_the_head_equals_averaging_logits() -> None:
 def test_a_place_in_the_ring_is_empty_again_after_it_was_taken() -> None:
     sweep = FeatureSweep(((0, 2), (0, 2)), (2, 2, 3), {LIVER: 1}, device=CPU)
     sweep.add((0, 0, 0), {LIVER: torch.ones(1, 2, 2, 3)}, k_limit=9)
-    assert sweep.take(0).covered.all()
-    assert not sweep.take(3).covered.any()
-    assert sweep.take(1).covered.all()
+    (first,) = sweep.take((0, 1))
+    assert first.covered.all()
+    (later,) = sweep.take((3, 4))
+    assert not later.covered.any()
+    assert (later.features[LIVER] == 0).all()
+    (second,) = sweep.take((1, 2))
+    assert second.covered.all()
+
+
+def overlapping(shape: Shape3, size: Shape3, width: int) -> tuple[TilePlan, dict[Shape3, torch.Tensor]]:
+    """Tiles that share three quarters with their neighbors and agree no better than real ones do."""
+    plan = plan_tiles(shape, TileSpec(size=size, overlap=0.75), extent(np.ones(shape, bool)))
+    assert plan is not None
+    low = torch.randn(1, width, 5, 5, 5)
+    smooth = 2 * torch.nn.functional.interpolate(low, size=shape, mode="trilinear")[0]
+    tiles = {}
+    for layer in plan.layers:
+        for i, j in layer.starts_ij:
+            start = (i, j, layer.k_start)
+            inside = tuple(slice(first, first + length) for first, length in zip(start, size, strict=True))
+            noise = 0.2 * torch.randn(width, *size)
+            tiles[start] = torch.nn.functional.leaky_relu(smooth[(slice(None), *inside)] + noise, 0.01)
+    return plan, tiles
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_many_overlapping_tiles_give_the_labels_of_full_averaging(dtype: torch.dtype) -> None:
+    """Up to 64 tiles meet in a voxel and 16 bits are rounded to at each; logits are averaged in float64."""
+    shape, size, width, channels = (28, 26, 32), (16, 16, 16), 16, 60
+    plan, tiles = overlapping(shape, size, width)
+    assert plan.num_tiles > 60
+    head = torch.randn(width, channels, dtype=torch.float64)
+    means, _ = naive(plan, shape, tiles.__getitem__, width)
+    expected = (torch.from_numpy(means).reshape(width, -1).t() @ head).argmax(dim=1)
+    planes = sweep_all(plan, shape, tiles.__getitem__, width, dtype)
+    found = torch.stack([plane.features[LIVER] for plane in planes], dim=1).reshape(-1, width).double()
+    assert ((found @ head).argmax(dim=1) == expected).double().mean() >= 0.999
+    limit = 2.0**-9 if dtype == torch.float16 else 2.0**-20
+    assert np.abs(found.t().numpy() - means.reshape(width, -1)).max() < limit * np.abs(means).max()
+
+
+def test_means_are_held_in_16_bits_and_their_weights_in_32() -> None:
+    sweep = FeatureSweep(((0, 2), (0, 2)), (2, 2, 4), {LIVER: 3}, device=CPU)
+    assert sweep._means[LIVER].dtype == torch.float16
+    assert sweep._weights.dtype == torch.float32
+
+
+def test_what_16_bits_cannot_hold_becomes_their_largest_number_and_heals() -> None:
+    sweep = FeatureSweep(((0, 1), (0, 1)), (1, 1, 4), {LIVER: 1}, device=CPU)
+    values = torch.tensor([1e6, -1e6, float("inf"), float("nan")]).view(1, 1, 1, 4)
+    sweep.add((0, 0, 0), {LIVER: values}, k_limit=99)
+    found = [plane.features[LIVER].item() for plane in sweep.take((0, 4))]
+    assert found[:3] == [65504.0, -65504.0, 65504.0]
+    assert np.isnan(found[3])
+    sweep.add((0, 0, 4), {LIVER: torch.full((1, 1, 1, 4), 2.5)}, k_limit=99)
+    assert [plane.features[LIVER].item() for plane in sweep.take((4, 8))] == [2.5] * 4
+
+
+def test_planes_come_in_order_across_the_end_of_the_ring_and_in_several_steps() -> None:
+    depth = 40
+    sweep = FeatureSweep(((0, 1), (0, 1)), (1, 1, depth), {LIVER: 1}, device=CPU)
+    for start in (0, 20, 40):
+        values = torch.arange(start, start + depth, dtype=torch.float32).view(1, 1, 1, -1)
+        sweep.add((0, 0, start), {LIVER: values}, k_limit=99)
+        stop = start + (depth if start == 40 else 20)
+        planes = list(sweep.take((start, stop)))
+        assert [plane.k for plane in planes] == list(range(start, stop))
+        assert [plane.features[LIVER].item() for plane in planes] == list(range(start, stop))

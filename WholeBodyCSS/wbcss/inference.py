@@ -150,15 +150,18 @@ class Pass:
                 for row, (i, j) in enumerate(starts):
                     tile = {task: values[row] for task, values in features.items()}
                     sweep.add((i, j, layer.k_start), tile, k_limit=self.scan.grid.shape[2])
+            # Else they would be there until the network has made the next ones.
+            del features, tile
             self._done += NETWORK_SHARE * len(starts) / self.plan.num_tiles
 
     def _finish_planes(self, planes: Range, sweep: FeatureSweep, carrier: NativeCarrier) -> None:
         share = (1 - NETWORK_SHARE) / (self.plan.box[2][1] - self.plan.box[2][0])
-        for k in range(*planes):
+        finished = sweep.take(planes)
+        for _ in range(*planes):
             check_cancelled(self.cancelled)
             with self.clock.stage("native"):
                 self.progress(self._done, "native")
-                for plane in carrier.push(sweep.take(k)):
+                for plane in carrier.push(next(finished)):
                     self._write(plane)
             self._done += share
 

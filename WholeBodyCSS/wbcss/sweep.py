@@ -1,13 +1,16 @@
 """Blend overlapping tiles plane by plane: the exact feature sweep.
 
 A decoder's last layer is linear and pointwise, so the weighted mean of its logits is the layer applied to the
-weighted mean of the F features it reads. The sweep sums F channels in a ring one tile deep and hands out finished
+weighted mean of the F features it reads. The sweep averages F channels in a ring one tile deep and hands out finished
 planes; logits of all organs never exist for more than a chunk of voxels, and nothing grows with the volume's length.
+
+The ring holds running means in 16 bits: arithmetic is float32 and is rounded once per tile. Sums would not do: their
+weights span four decades, more than 16 bits resolve.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -16,8 +19,13 @@ from .labels import TaskId
 from .tiling import Range, importance
 from .volume import Shape3
 
-FLOATS_PER_STEP = 2**17
-"""Features turned voxel-major together on the CPU."""
+CPU_STEP = 2**18
+"""Features averaged together on the CPU, so that they stay in its cache; at least one row of a tile."""
+
+GPU_STEP = 2**24
+
+PLANES_PER_STEP = 16
+"""Planes read from the ring together. Their features are neighbors there: one by one they cost four times as much."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,14 +44,15 @@ class FeaturePlane:
 
 
 class FeatureSweep:
-    """Weighted sums of the features of all tiles that reach the planes still open.
+    """Weighted means of the features of all tiles that reach the planes still open.
 
     Args:
         box_ij: Half-open ranges of the model grid along i and j.
         tile: Tile shape; the ring is as deep as its last axis.
         num_features: Features F of every task.
-        device: Where the sums are kept.
-        dtype: Of the sums; float64 only serves to test exactness.
+        device: Where the means are kept.
+        dtype: Of the means. What exceeds it becomes its largest number; instance norm keeps features of a tile of
+            128^3 below 1449 times its weight. float32 and float64 serve to test exactness.
     """
 
     def __init__(
@@ -53,17 +62,19 @@ class FeatureSweep:
         num_features: Mapping[TaskId, int],
         *,
         device: torch.device,
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype = torch.float16,
     ) -> None:
         self._origin = (box_ij[0][0], box_ij[1][0])
         self._shape = (box_ij[0][1] - box_ij[0][0], box_ij[1][1] - box_ij[1][0])
         self._depth = tile[2]
-        self._importance = importance(tile).to(device, dtype)
-        self._sums = {
-            task: torch.zeros((*self._shape, self._depth, width), device=device, dtype=dtype)
+        exact = torch.promote_types(dtype, torch.float32)
+        self._importance = importance(tile).to(device, exact)
+        self._means = {
+            task: torch.zeros((*self._shape, width, self._depth), device=device, dtype=dtype)
             for task, width in num_features.items()
         }
-        self._weights = torch.zeros((*self._shape, self._depth), device=device, dtype=dtype)
+        self._weights = torch.zeros((*self._shape, self._depth), device=device, dtype=exact)
+        self._step = CPU_STEP if device.type == "cpu" else GPU_STEP
 
     def add(self, start: Shape3, features: Mapping[TaskId, torch.Tensor], *, k_limit: int) -> None:
         """Add one tile.
@@ -73,21 +84,28 @@ class FeatureSweep:
             features: Per task (F, I, J, K) of the tile, any float type.
             k_limit: Number of planes of the model grid.
         """
-        i, j = (self._clip(start[axis], axis) for axis in range(2))
-        segments = self._ring_segments(start[2], k_limit)
-        for target_k, source_k in segments:
-            weight = self._importance[i[1], j[1], source_k]
-            self._weights[i[0], j[0], target_k] += weight
-        for task, values in features.items():
-            sums = self._sums[task]
-            rows = self._rows_per_step(values)
-            for row in range(i[1].start, i[1].stop, rows):
-                at = slice(row, min(row + rows, i[1].stop))
-                voxel_major = _voxel_major(values[:, at]).to(sums.dtype)
-                total = sums[i[0].start - i[1].start + at.start : i[0].start - i[1].start + at.stop, j[0]]
-                for target_k, source_k in segments:
-                    weight = self._importance[at, j[1], source_k, None]
-                    total[:, :, target_k].addcmul_(voxel_major[:, j[1], source_k], weight)
+        (i, tile_i), (j, tile_j) = (self._clip(start[axis], axis) for axis in range(2))
+        for k, tile_k in self._ring_segments(start[2], k_limit):
+            weight = self._importance[tile_i, tile_j, tile_k]
+            total = self._weights[i, j, k].add_(weight)
+            share = (weight / total)[:, :, None]
+            for task, values in features.items():
+                self._blend(self._means[task][i, j, :, k], values[:, tile_i, tile_j, tile_k], share)
+
+    def _blend(self, means: torch.Tensor, values: torch.Tensor, share: torch.Tensor) -> None:
+        """Move ``means`` (I, J, F, K) towards ``values`` (F, I, J, K) by ``share`` (I, J, 1, K), row by row."""
+        values = values.permute(1, 2, 0, 3)
+        limit = torch.finfo(means.dtype).max
+        rows = max(1, self._step // max(1, values.shape[1:].numel()))
+        for row in range(0, len(means), rows):
+            at = slice(row, row + rows)
+            mean, value = means[at], values[at].to(share.dtype)
+            if mean.dtype == share.dtype:
+                mean.lerp_(value, share[at])
+            else:
+                # Limited before it is averaged: an infinite value would leave NaN behind.
+                value = value.clamp(-limit, limit)
+                mean.copy_(mean.to(share.dtype).lerp_(value, share[at]))
 
     def _clip(self, start: int, axis: int) -> tuple[slice, slice]:
         """Where a tile lies in the box along ``axis``, and the part of the tile that lies there."""
@@ -105,29 +123,29 @@ class FeatureSweep:
             if low < high
         ]
 
-    @staticmethod
-    def _rows_per_step(values: torch.Tensor) -> int:
-        """Rows to turn voxel-major together: on the CPU what stays in the cache until it is added, else all."""
-        if values.device.type != "cpu" or values.stride(0) == 1:
-            return int(values.shape[1])
-        return max(1, FLOATS_PER_STEP // (values.shape[0] * values.shape[2] * values.shape[3]))
+    def take(self, planes: Range) -> Iterator[FeaturePlane]:
+        """The finished ``planes`` in order. Their places in the ring are cleared for later ones."""
+        low = planes[0]
+        while low < planes[1]:
+            wrap = (low // self._depth + 1) * self._depth
+            high = min(planes[1], wrap, low + PLANES_PER_STEP)
+            ring = slice(low % self._depth, low % self._depth + high - low)
+            covered = self._weights[:, :, ring] > 0
+            self._weights[:, :, ring] = 0
+            features = {task: self._plane_major(means[..., ring]) for task, means in self._means.items()}
+            for number in range(high - low):
+                plane = {task: values[number].float() for task, values in features.items()}
+                yield FeaturePlane(low + number, plane, covered[:, :, number])
+            low = high
 
-    def take(self, k: int) -> FeaturePlane:
-        """The finished plane ``k``: weighted means. Its place in the ring is cleared for a later plane."""
-        slot = k % self._depth
-        weights = self._weights[:, :, slot].clone()
-        self._weights[:, :, slot] = 0
-        covered = weights > 0
-        scale = torch.where(covered, weights, 1).reciprocal_()[..., None]
-        features = {}
-        for task, sums in self._sums.items():
-            features[task] = (sums[:, :, slot] * scale).reshape(-1, sums.shape[-1]).float()
-            sums[:, :, slot] = 0
-        return FeaturePlane(k, features, covered)
-
-
-def _voxel_major(features: torch.Tensor) -> torch.Tensor:
-    """(F, I, J, K) to (I, J, K, F) contiguous."""
-    if features.stride(0) == 1:
-        return features.permute(1, 2, 3, 0)
-    return features.reshape(features.shape[0], -1).t().contiguous().view(*features.shape[1:], -1)
+    def _plane_major(self, means: torch.Tensor) -> torch.Tensor:
+        """(I, J, F, K) of the ring to (K, I * J, F); the ring's part is cleared."""
+        size_i, size_j, width, depth = means.shape
+        out = means.new_empty((depth, size_i, size_j, width))
+        rows = max(1, self._step // (size_j * width * depth))
+        for row in range(0, size_i, rows):
+            part = means[row : row + rows]
+            # A plain transposition: permuting four axes at once takes four times as long.
+            out[:, row : row + rows] = part.reshape(-1, depth).t().contiguous().view(depth, -1, size_j, width)
+            part.zero_()
+        return out.view(depth, -1, width)
