@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -173,7 +174,8 @@ def made_from(job: SegmentJob, registry: Registry, tasks: tuple[TaskId, ...]) ->
         "model_sha256": model_hashes(registry, tasks),
         "organs": None if job.organs is None else sorted(job.organs),
         "quality": job.quality,
-        "series": job.series,
+        # A series UID identifies a study: its fingerprint is enough to tell two series apart.
+        "series_sha256": None if job.series is None else hashlib.sha256(job.series.encode()).hexdigest(),
     }
 
 
