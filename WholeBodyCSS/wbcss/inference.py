@@ -148,10 +148,11 @@ class Pass:
                 features = self.backend.features(feeder.tiles(starts), self.cancelled)
             with self.clock.stage("sweep"):
                 for row, (i, j) in enumerate(starts):
-                    tile = {task: values[row] for task, values in features.items()}
-                    sweep.add((i, j, layer.k_start), tile, k_limit=self.scan.grid.shape[2])
+                    start = (i, j, layer.k_start)
+                    k_limit = self.scan.grid.shape[2]
+                    sweep.add(start, {task: values[row] for task, values in features.items()}, k_limit=k_limit)
             # Else they would be there until the network has made the next ones.
-            del features, tile
+            del features
             self._done += NETWORK_SHARE * len(starts) / self.plan.num_tiles
 
     def _finish_planes(self, planes: Range, sweep: FeatureSweep, carrier: NativeCarrier) -> None:
