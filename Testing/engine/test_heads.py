@@ -55,6 +55,14 @@ def test_a_tie_goes_to_the_first_channel() -> None:
     assert (confidence < 0.5).all()
 
 
+def test_a_tie_of_all_channels_is_background_and_so_is_what_is_no_number() -> None:
+    decoder = a_decoder()
+    torch.nn.init.zeros_(decoder.head.weight)
+    torch.nn.init.zeros_(decoder.head.bias)
+    channel, _ = a_head(decoder).classify(torch.tensor([[0.0] * 5, [float("nan")] * 5]))
+    assert channel.tolist() == [0, 0]
+
+
 def test_no_voxel_is_no_trouble() -> None:
     channel, confidence = a_head(a_decoder()).classify(torch.zeros(0, 5))
     assert len(channel) == len(confidence) == 0

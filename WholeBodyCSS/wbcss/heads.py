@@ -61,15 +61,17 @@ class TaskHead:
         confidence = torch.empty(count, dtype=torch.float32, device=features.device)
         chunk = CPU_CHUNK if features.device.type == "cpu" else GPU_CHUNK
         work = torch.empty((2, min(chunk, count), len(self.bias)), device=features.device)
-        numbers = torch.arange(len(self.bias), dtype=torch.float32, device=features.device)
+        # A single winner sums to less than twice the number of channels, several to more, NaN to 0.
+        channels = len(self.bias)
+        numbers = torch.arange(channels, 2 * channels, dtype=torch.float32, device=features.device)
         for start in range(0, count, chunk):
             part = features[start : start + chunk]
             logits, winners = work[0, : len(part)], work[1, : len(part)]
             torch.addmm(self.bias, part, self.weight, out=logits)
             logits.sub_(logits.amax(dim=1, keepdim=True))
             torch.eq(logits, 0.0, out=winners)
-            best = torch.mv(winners, numbers)
-            ties = torch.mv(winners, torch.ones_like(numbers)) > 1
+            best = torch.mv(winners, numbers).sub_(channels).clamp_min_(0.0)
+            ties = best >= channels
             if ties.any():
                 best[ties] = winners[ties].argmax(dim=1).float()
             channel[start : start + chunk] = best
