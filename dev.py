@@ -112,6 +112,24 @@ def bench(rest: list[str]) -> None:
     run(ROOT.parent / "bench-venv" / "bin" / "python", ROOT / "Testing" / "benchmarks" / "run.py", *rest)
 
 
+def lists(_rest: list[str]) -> None:
+    """Write the lists of files in WholeBodyCSS/CMakeLists.txt anew, after files came or went."""
+    module = ROOT / "WholeBodyCSS"
+    scripts = ["WholeBodyCSS.py", *files_of(module, "WholeBodyCSSLib/**/*.py"), *files_of(module, "wbcss/**/*.py")]
+    text = (module / "CMakeLists.txt").read_text(encoding="utf-8")
+    for name, listed in (("SCRIPTS", scripts), ("RESOURCES", files_of(module, "Resources/**/*"))):
+        begin = text.index(f"set(MODULE_PYTHON_{name}\n")
+        end = text.index(")", begin)
+        text = "".join((text[:begin], f"set(MODULE_PYTHON_{name}\n", *(f"  {file}\n" for file in listed), text[end:]))
+    (module / "CMakeLists.txt").write_text(text, encoding="utf-8", newline="\n")
+
+
+def files_of(folder: Path, pattern: str) -> list[str]:
+    """Files of ``folder`` that match, sorted, without those that Python or an editor left."""
+    found = [path for path in folder.glob(pattern) if path.is_file() and not path.name.startswith(".")]
+    return sorted(path.relative_to(folder).as_posix() for path in found if "__pycache__" not in path.parts)
+
+
 def clean(_rest: list[str]) -> None:
     """Remove what was generated here, except the environment."""
     for name in ("demo", "build", "dist", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".import_linter_cache"):
@@ -205,6 +223,7 @@ COMMANDS = {
     "types": types,
     "imports": imports,
     "bench": bench,
+    "lists": lists,
     "clean": clean,
 }
 
