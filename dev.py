@@ -64,7 +64,7 @@ def demo(rest: list[str]) -> None:
     for path in sorted(DEMO.iterdir()):
         say(f"  {path.name:36} {path.stat().st_size / 1024:8.0f} KB")
     say(f"Open {volume.name} and {organs.name} in 3D Slicer, or look at the preview picture.")
-    say("Dice compares with the shapes drawn. A phantom is plainer than any patient: this is no measure of quality.")
+    say("Dice compares with the shapes drawn. The model never saw such plain shapes: it says nothing about patients.")
 
 
 def test(rest: list[str]) -> None:
