@@ -7,6 +7,7 @@ but takes longer than segmenting a chest.
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,6 +33,15 @@ def is_installed() -> bool:
     return importlib.util.find_spec("openvino") is not None
 
 
+def load_openvino() -> Any:
+    """The package ``openvino`` without its telemetry: merely importing it would report the use to its vendor."""
+    # The entry makes the import of the reporting package fail, and OpenVINO takes its own stand-in that does nothing.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    return openvino
+
+
 class OpenVinoBackend:
     """One compiled graph for one tile shape: input (1, C, I, J, K), one output (1, F, I, J, K) per task.
 
@@ -45,8 +55,7 @@ class OpenVinoBackend:
     def __init__(self, network: WholeBodyModel, tasks: Sequence[TaskId], *, tile: Shape3, threads: int | None) -> None:
         if not is_installed():
             raise DeviceError("backend openvino needs the package openvino; pip install openvino, or use backend torch")
-        import openvino
-
+        openvino = load_openvino()
         self._tasks = tuple(tasks)
         self._num_calls = 0
         options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "bf16", "PERFORMANCE_HINT": "LATENCY"}

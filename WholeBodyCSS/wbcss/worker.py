@@ -265,13 +265,20 @@ def watch_parent(on_death: Callable[[], None], *, interval_s: float = PARENT_CHE
     threading.Thread(target=watch, name="parent watch", daemon=True).start()
 
 
-def claim_standard_output() -> BinaryIO:
-    """Keep standard output for replies; what anything else prints, in Python or in C, goes to standard error."""
+def claim_pipes() -> tuple[BinaryIO, BinaryIO]:
+    """Keep the host's pipes for (requests, replies).
+
+    What anything else prints, in Python or in C, goes to standard error. Standard input becomes empty: a child process
+    of a library must neither read requests nor wait for the lock that the reader holds.
+    """
     sys.stdout.flush()
-    replies = os.fdopen(os.dup(1), "wb")
+    requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
     os.dup2(2, 1)
     sys.stdout = sys.stderr
-    return replies
+    return requests, replies
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -280,8 +287,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--verbose", action="store_true", help="log what happens to standard error")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.DEBUG if args.verbose else logging.ERROR, stream=sys.stderr)
-    replies = claim_standard_output()
-    worker = Worker(sys.stdin.buffer, replies, on_stop=_leave_soon)
+    requests, replies = claim_pipes()
+    worker = Worker(requests, replies, on_stop=_leave_soon)
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
         # In a thread of its own: the interrupted code may hold the lock that stopping needs.
@@ -304,5 +311,5 @@ def _leave_soon() -> None:
 if __name__ == "__main__":
     code = main()
     sys.stderr.flush()
-    # Not sys.exit: the reader may still hold the lock of standard input, on which the interpreter would stumble.
+    # Not sys.exit: the reader may still hold the lock of its pipe, on which the interpreter would stumble.
     os._exit(code)
