@@ -6,6 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
+
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile("repeatable")  # the same examples in every run: a red run can be repeated
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
