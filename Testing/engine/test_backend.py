@@ -132,6 +132,7 @@ def test_openvino_stops_when_cancelled(network: WholeBodyModel) -> None:
 
         def wait(self) -> None:
             assert self.cancelled
+            raise RuntimeError("Caught exception: Infer Request was canceled")
 
     backend._request = slow = Slow()
     with pytest.raises(Cancelled):

@@ -186,7 +186,7 @@ def test_a_stop_at_any_moment_leaves_the_old_outputs_whole(plain: SegmentJob) ->
 
     run_job(dataclasses.replace(plain, output=plain.output.parent.parent / "count.nii.gz"), cancelled=count)
     assert calls > 10
-    for stop_at in {0, 1, 2, 3, calls // 2, calls - 2, calls - 1}:
+    for stop_at in {0, 2, calls // 2, calls - 1}:
         asked = iter(range(calls + 1))
         with pytest.raises(Cancelled):
             run_job(dataclasses.replace(plain, preview=True), cancelled=lambda: next(asked) >= stop_at)  # noqa: B023

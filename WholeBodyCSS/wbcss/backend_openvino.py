@@ -6,6 +6,7 @@ but takes longer than segmenting a chest.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import sys
 from collections.abc import Mapping, Sequence
@@ -82,7 +83,8 @@ class OpenVinoBackend:
         while not self._request.wait_for(POLL_MS):
             if cancelled():
                 self._request.cancel()
-                self._request.wait()
+                with contextlib.suppress(RuntimeError):  # OpenVINO's way to say that the request was canceled
+                    self._request.wait()
                 check_cancelled(cancelled)
         return {
             task: torch.from_numpy(self._request.get_output_tensor(number).data)
