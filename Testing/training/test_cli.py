@@ -11,7 +11,7 @@ import tiny_registry
 import tiny_training
 
 from wbcss.registry import Registry
-from wbcss_training.cli import main
+from wbcss_training.cli.main import main
 
 QUICK = ["--workers", "0", "--threads", "1", "--device", "cpu"]
 
@@ -103,7 +103,7 @@ def test_ctrl_c_is_exit_code_130(plan: str, tmp_path: Path, monkeypatch: pytest.
     def interrupt(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("wbcss_training.cli.train_encoder", interrupt)
+    monkeypatch.setattr("wbcss_training.cli.encoder.train_encoder", interrupt)
     assert main(["encoder", plan, "--run", str(tmp_path / "run")]) == 130
 
 
@@ -113,7 +113,7 @@ def test_the_unexpected_is_one_line_and_exit_code_3(
     def fail(*args: object, **kwargs: object) -> None:
         raise ZeroDivisionError("by\nzero")
 
-    monkeypatch.setattr("wbcss_training.cli.train_encoder", fail)
+    monkeypatch.setattr("wbcss_training.cli.encoder.train_encoder", fail)
     assert main(["encoder", plan, "--run", str(tmp_path / "run")]) == 3
     assert capsys.readouterr().err == (
         "wbcss-train: unexpected ZeroDivisionError: by zero; run again with --verbose and report it\n"

@@ -15,7 +15,7 @@ import tiny_training
 import torch
 from safetensors.torch import load_file
 
-from wbcss_training.cli import main
+from wbcss_training.cli.main import main
 from wbcss_training.loop import train
 
 ROOT = Path(__file__).resolve().parents[2]

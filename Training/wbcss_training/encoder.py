@@ -32,8 +32,9 @@ from wbcss.registry import Registry, StagedEncoder, StagedTask
 from wbcss.specs import DecoderSpec
 
 from .cases import read_case_list
+from .initial import start_from
 from .learner import Learner, build_learner
-from .loop import any_process, train
+from .loop import CHECKPOINTS, any_process, train
 from .patches import PatchSource
 from .plan import EncoderPlan, TaskPlan, open_sources, plan_to_json
 
@@ -57,6 +58,8 @@ def train_encoder(
     with _process_group():
         torch.manual_seed(plan.train.seed)
         learner = build_learner(Encoder(plan.encoder), {task.task: task.decoder for task in plan.tasks}, plan.train)
+        if plan.initial is not None and not (run_dir / CHECKPOINTS).is_dir():
+            start_from(learner, plan.initial, {task.task: task.organs for task in plan.tasks})
         learner.to(_device(device))
         if _rank() == 0:
             _write_config(plan, run_dir)
@@ -129,7 +132,7 @@ def publish_model(
                 spec=plan.encoder,
                 license=plan.license,
                 provenance=plan.provenance,
-                training={part: plan_to_json(plan)[part] for part in ("earlier", "train")},
+                training={part: plan_to_json(plan)[part] for part in ("initial", "earlier", "train")},
                 created=today,
             ),
             weights=staged,

@@ -24,6 +24,9 @@ from .config import TrainConfig
 from .learner import Learner
 from .patches import Patch, PatchSource
 
+CHECKPOINTS = "checkpoints"
+"""Folder of a run that holds its checkpoints."""
+
 
 @dataclass(frozen=True, eq=False)
 class Batch:
@@ -81,7 +84,7 @@ def train(
         learner.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, foreach=True
     )
     average = AveragedModel(learner, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))  # type: ignore[no-untyped-call]
-    step = load_checkpoint(run_dir / "checkpoints", learner=learner, average=average, optimizer=optimizer)
+    step = load_checkpoint(run_dir / CHECKPOINTS, learner=learner, average=average, optimizer=optimizer)
     metrics = MetricsLog(run_dir / "metrics.jsonl", resume_step=step, enabled=rank == 0, every=config.log_every)
     batches = StepBatches(sources, shares, config, rank, world_size)
     started = time.monotonic()
@@ -93,7 +96,7 @@ def train(
         stopping = any_process(stop_at() or cancelled())
         metrics.add(step, loss, learning_rate=config.learning_rate_at(step - 1), seconds=time.monotonic() - started)
         if rank == 0 and (step % config.checkpoint_every == 0 or step == config.steps or stopping):
-            save_checkpoint(run_dir / "checkpoints", step=step, learner=learner, average=average, optimizer=optimizer)
+            save_checkpoint(run_dir / CHECKPOINTS, step=step, learner=learner, average=average, optimizer=optimizer)
         progress(step / config.steps, f"step {step} of {config.steps}")
         if stopping:
             break

@@ -12,6 +12,7 @@ from typing import Any
 
 from wbcss.errors import SpecError
 from wbcss.labels import OrganName, TaskId, parse_organ_name, parse_task_id
+from wbcss.registry import Registry
 from wbcss.specs import DecoderSpec, EncoderSpec, spec_from_json, spec_to_json
 
 from .atlas import TABLE_FILE, prepare_atlas, read_table
@@ -55,6 +56,7 @@ class EncoderPlan:
     Attributes:
         earlier: Parts of the run that come before ``train``, each up to its own ``steps``: small patches or coarse
             levels first. Give them a ``decay_fraction`` of 0.
+        initial: Registry whose encoder and decoders the run starts from; None starts from random weights.
     """
 
     name: str
@@ -65,6 +67,7 @@ class EncoderPlan:
     provenance: str
     limits: str
     earlier: tuple[TrainConfig, ...] = ()
+    initial: Path | None = None
 
     def __post_init__(self) -> None:
         lengths = [part.steps for part in self.parts]
@@ -104,6 +107,7 @@ def read_plan(path: Path) -> EncoderPlan:
             earlier=tuple(
                 spec_from_json(TrainConfig, {**facts.get("train", {}), **part}) for part in facts.get("earlier", ())
             ),
+            initial=(path.parent / facts["initial"]).resolve() if "initial" in facts else None,
         )
     except KeyError as error:
         raise SpecError(f"the training plan {path.name} has no {error}") from error
@@ -188,6 +192,7 @@ def plan_to_json(plan: EncoderPlan) -> dict[str, Any]:
         "encoder": spec_to_json(plan.encoder),
         "earlier": [spec_to_json(part) for part in plan.earlier],
         "train": spec_to_json(plan.train),
+        "initial": None if plan.initial is None else Registry(plan.initial).encoder_card().weights_sha256,
         "tasks": [
             {
                 "task": task.task,

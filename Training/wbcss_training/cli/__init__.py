@@ -1,0 +1,1 @@
+"""The `wbcss-train` command line: one module per command, and what they share."""

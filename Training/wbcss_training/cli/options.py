@@ -1,0 +1,66 @@
+"""What the commands of `wbcss-train` share: kinds of options, common options, progress."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+
+from wbcss.progress import Progress
+
+
+def positive(text: str) -> float:
+    """A number above 0."""
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
+    return value
+
+
+def share(text: str) -> float:
+    """A number in [0, 1]."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must be in [0, 1], got {text}")
+    return value
+
+
+def count(text: str) -> int:
+    """A whole number of at least 0."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must not be negative, got {text}")
+    return value
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """Options that every long command takes."""
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    parser.add_argument("--threads", type=count, metavar="N", help="CPU threads of the network (default: all)")
+    parser.add_argument("--json", action="store_true", help="progress as JSON lines on standard output")
+    parser.add_argument("--verbose", action="store_true", help="log to standard error, with every traceback")
+
+
+def is_first_process() -> bool:
+    """Whether this process speaks for the run: always, but under torchrun only the one of rank 0."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def shown(*, as_json: bool) -> Progress:
+    """Progress on the streams of this command; under torchrun only the first process speaks."""
+    last = -1.0
+
+    def report(fraction: float, stage: str) -> None:
+        nonlocal last
+        if not is_first_process() or (fraction < 1 and 0 <= fraction - last < 0.001):
+            return
+        last = fraction
+        if as_json:
+            sys.stdout.write(json.dumps({"fraction": round(fraction, 4), "stage": stage}) + "\n")
+            sys.stdout.flush()
+        else:
+            sys.stderr.write(f"\r{stage}" + ("\n" if fraction >= 1 else ""))
+            sys.stderr.flush()
+
+    return report
