@@ -5,23 +5,18 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
-import os
 import platform
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import distributed
 from torch.optim.swa_utils import AveragedModel
 
 from wbcss import __version__
 from wbcss.cards import EncoderCard, TaskCard
 from wbcss.catalogue import find
-from wbcss.devices import resolve_device
 from wbcss.errors import RunError
 from wbcss.labels import OrganName, TaskId
 from wbcss.loading import save_weights
@@ -34,9 +29,10 @@ from wbcss.specs import DecoderSpec
 from .cases import read_case_list
 from .initial import start_from
 from .learner import Learner, build_learner
-from .loop import CHECKPOINTS, any_process, train
+from .loop import CHECKPOINTS, train
 from .patches import PatchSource
 from .plan import EncoderPlan, TaskPlan, open_sources, plan_to_json
+from .processes import any_process, process_device, process_group, process_rank, terminated, wait_for_all
 
 
 def train_encoder(
@@ -55,19 +51,19 @@ def train_encoder(
     Stops early, with a checkpoint, after ``minutes``, on SIGTERM, or when ``cancelled``. Joins the other processes
     when started by torchrun.
     """
-    with _process_group():
+    with process_group():
         torch.manual_seed(plan.train.seed)
         learner = build_learner(Encoder(plan.encoder), {task.task: task.decoder for task in plan.tasks}, plan.train)
         if plan.initial is not None and not (run_dir / CHECKPOINTS).is_dir():
             start_from(learner, plan.initial, {task.task: task.organs for task in plan.tasks})
-        learner.to(_device(device))
-        if _rank() == 0:
+        learner.to(process_device(device))
+        if process_rank() == 0:
             _write_config(plan, run_dir)
         deadline = None if minutes is None else time.monotonic() + 60 * minutes
-        with _terminated() as terminated:
+        with terminated() as told_to_end:
 
             def stop() -> bool:
-                return terminated() or cancelled() or (deadline is not None and time.monotonic() > deadline)
+                return told_to_end() or cancelled() or (deadline is not None and time.monotonic() > deadline)
 
             average = AveragedModel(learner)
             for part in plan.parts:
@@ -187,26 +183,11 @@ def keep_organs(
     return state, dataclasses.replace(decoder.spec, num_organs=len(kept))
 
 
-def _rank() -> int:
-    return distributed.get_rank() if distributed.is_initialized() else 0
-
-
 def _sources_of_all(plan: EncoderPlan, cache_dir: Path) -> Sequence[PatchSource]:
     """The sources of ``plan``, prepared by the first process while the others wait."""
-    if not distributed.is_initialized():
-        return open_sources(plan, cache_dir)
-    opened = open_sources(plan, cache_dir) if _rank() == 0 else None
-    distributed.barrier()
+    opened = open_sources(plan, cache_dir) if process_rank() == 0 else None
+    wait_for_all()
     return opened or open_sources(plan, cache_dir)
-
-
-def _device(name: str) -> torch.device:
-    """The device of this process; with several processes on GPUs, ``auto`` and ``cuda`` give each its own."""
-    device = resolve_device(name)
-    if device.type == "cuda" and distributed.is_initialized() and ":" not in name:
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
-        torch.cuda.set_device(device)
-    return device
 
 
 def _write_config(plan: EncoderPlan, run_dir: Path) -> None:
@@ -216,36 +197,3 @@ def _write_config(plan: EncoderPlan, run_dir: Path) -> None:
     temporary = run_dir / "config.tmp"
     temporary.write_text(text)
     temporary.replace(run_dir / "config.json")
-
-
-@contextmanager
-def _process_group() -> Iterator[None]:
-    """Join torchrun's processes, if there are any."""
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
-        yield
-        return
-    distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    try:
-        yield
-    finally:
-        distributed.destroy_process_group()
-
-
-@contextmanager
-def _terminated() -> Iterator[Callable[[], bool]]:
-    """Whether SIGTERM came, so that the run can write a checkpoint before it goes."""
-    asked = False
-
-    def ask(signum: int, frame: object) -> None:
-        nonlocal asked
-        asked = True
-
-    try:
-        previous = signal.signal(signal.SIGTERM, ask)
-    except ValueError:  # not the main thread: nobody can signal it
-        yield never
-        return
-    try:
-        yield lambda: asked
-    finally:
-        signal.signal(signal.SIGTERM, previous)

@@ -1,4 +1,4 @@
-"""Encoder and decoders in training: forward pass, sampled loss and deep supervision of one batch."""
+"""Networks in training: forward pass, sampled loss and deep supervision of one batch."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from wbcss.specs import DecoderSpec
 
 from .config import TrainConfig
 from .losses import OrganLoss, draw_voxels
-from .patches import Patch
+from .patches import FeaturePatch, Patch, Sample
 
 
 class Learner(nn.Module):
-    """The networks that a run trains, with the heads of deep supervision that are thrown away afterwards."""
+    """Encoder and decoders that a run trains, with the heads of deep supervision that are thrown away afterwards."""
 
     def __init__(self, model: WholeBodyModel, config: TrainConfig) -> None:
         super().__init__()
@@ -28,78 +28,139 @@ class Learner(nn.Module):
         self.config = config
         self.loss = OrganLoss(batch_dice=config.batch_dice)
         self.supervision = nn.ModuleDict(
-            {
-                str(task): DeepSupervision(
-                    model.decoder(task).spec,
-                    num_levels=min(config.deep_supervision, len(model.decoder(task).spec.stage_channels)),
-                )
-                for task in model.tasks
-            }
+            {str(task): supervision_of(model.decoder(task).spec, config) for task in model.tasks}
         )
 
     def forward(self, task: TaskId, patches: Sequence[Patch], *, step: int, generator: torch.Generator) -> torch.Tensor:
         """Scalar loss of a batch of one task's patches; those that annotate the same organs share their Dice."""
         device = next(self.parameters()).device
-        finest = self.config.finest_level
         image = torch.stack([patch.image for patch in patches]).to(device)
         image = image.contiguous(memory_format=torch.channels_last_3d)
+        decoder = self.model.decoder(task)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.config.autocast):
-            levels = self.model.decoder(task).levels(self.model.encoder(image), finest=finest)
-        labels = torch.stack([patch.labels for patch in patches]).to(device)
-        heads = [self.model.decoder(task).head, *self.supervision[task].heads]  # type: ignore[misc]
-        total = image.new_zeros(())
-        for level, head in enumerate(heads[finest:], start=finest):
-            weight = 2.0**-level / sum(2.0**-other for other in range(finest, len(heads)))
-            for members in _alike(patches):
-                total = total + weight * (len(members) / len(patches)) * self._level_loss(
-                    levels[level - finest],
-                    head,
-                    labels,
-                    patches[members[0]].annotated.to(device),
-                    members=members,
-                    count=self._count(level),
-                    step=step,
-                    generator=generator,
-                )
-        return total
+            levels = decoder.levels(self.model.encoder(image), finest=self.config.finest_level)
+        heads = [decoder.head, *self.supervision[task].heads]  # type: ignore[misc]
+        return supervised_loss(
+            levels, heads, patches, loss=self.loss, config=self.config, step=step, generator=generator
+        )
 
-    def _count(self, level: int) -> int:
-        return max(1, self.config.sampled_voxels >> level)
 
-    def _level_loss(
-        self,
-        features: torch.Tensor,
-        head: nn.Conv3d,
-        labels: torch.Tensor,
-        annotated: torch.Tensor,
-        *,
-        members: Sequence[int],
-        count: int,
-        step: int,
-        generator: torch.Generator,
+class DecoderLearner(nn.Module):
+    """One decoder that learns on features of a frozen encoder, which it never sees.
+
+    Its state dict holds no weight of the encoder, so neither does a checkpoint of the run.
+    """
+
+    def __init__(self, decoder: Decoder, config: TrainConfig) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self.config = config
+        self.loss = OrganLoss(batch_dice=config.batch_dice)
+        self.supervision = supervision_of(decoder.spec, config)
+
+    def forward(
+        self, task: TaskId, patches: Sequence[FeaturePatch], *, step: int, generator: torch.Generator
     ) -> torch.Tensor:
-        """Loss of ``members`` at one level: features (B, F, I', J', K') against full-resolution labels (B, I, J, K)."""
-        stride = [n // m for n, m in zip(labels.shape[1:], features.shape[2:], strict=True)]
-        coarse = labels[:, :: stride[0], :: stride[1], :: stride[2]].long()
-        fraction = self.config.balanced_fraction_at(step)
-        drawn = [draw_voxels(coarse[b], count, balanced_fraction=fraction, generator=generator) for b in members]
-        num = min(len(index) for index in drawn)
-        rows = [
-            features[b].permute(1, 2, 3, 0).reshape(-1, features.shape[1]).index_select(0, index[:num])
-            for b, index in zip(members, drawn, strict=True)
+        """Scalar loss of a batch of encoded patches; those that annotate the same organs share their Dice."""
+        levels = self.levels(patches)
+        heads = [self.decoder.head, *self.supervision.heads]
+        return supervised_loss(
+            levels, heads, patches, loss=self.loss, config=self.config, step=step, generator=generator
+        )
+
+    def levels(self, patches: Sequence[FeaturePatch]) -> list[torch.Tensor]:
+        """Decoder levels of encoded patches from ``config.finest_level`` on, as ``Decoder.levels``."""
+        device = next(self.parameters()).device
+        # Float16 is for the disk: mixed with bfloat16 it would make every concatenation float32.
+        dtype = torch.bfloat16 if self.config.autocast else torch.float32
+        skips = [
+            torch.stack(skip).to(device=device, dtype=dtype).contiguous(memory_format=torch.channels_last_3d)
+            for skip in zip(*(patch.skips for patch in patches), strict=True)
         ]
-        targets = torch.stack([coarse[b].reshape(-1)[index[:num]] for b, index in zip(members, drawn, strict=True)])
-        weight = head.weight.flatten(1).float()
-        logits = torch.stack([F.linear(row.float(), weight, head.bias) for row in rows]).transpose(1, 2)
-        loss: torch.Tensor = self.loss(logits, targets, annotated)
-        return loss
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.config.autocast):
+            return self.decoder.levels(skips, finest=self.config.finest_level)
 
 
-def _alike(patches: Sequence[Patch]) -> list[list[int]]:
-    """Numbers of the patches, those that annotate the same organs together."""
+def supervision_of(spec: DecoderSpec, config: TrainConfig) -> DeepSupervision:
+    """Fresh heads for as many levels as ``config`` asks for and the decoder has."""
+    return DeepSupervision(spec, num_levels=min(config.deep_supervision, len(spec.stage_channels)))
+
+
+def supervised_loss(
+    levels: Sequence[torch.Tensor],
+    heads: Sequence[nn.Module],
+    samples: Sequence[Sample],
+    *,
+    loss: OrganLoss,
+    config: TrainConfig,
+    step: int,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """Loss of a batch under deep supervision; level l weighs 1 / 2^l, and the weights sum to 1.
+
+    Args:
+        levels: Decoder outputs (B, F_l, I / d_l, J / d_l, K / d_l) from ``config.finest_level`` on.
+        heads: 1x1x1 convolution of every supervised level, level 0 first.
+        samples: The B samples; those that annotate the same organs share their Dice.
+        loss: Of logits at sampled voxels.
+        config: Number of voxels and how they are drawn.
+        step: Of the run; the drawing depends on it.
+        generator: CPU generator of the drawing.
+    """
+    finest = config.finest_level
+    device = levels[0].device
+    labels = torch.stack([sample.labels for sample in samples]).to(device)
+    total = torch.zeros((), device=device)
+    for level, head in enumerate(heads[finest:], start=finest):
+        weight = 2.0**-level / sum(2.0**-other for other in range(finest, len(heads)))
+        for members in _alike(samples):
+            logits, targets = _drawn(
+                levels[level - finest],
+                head,
+                labels,
+                members=members,
+                count=max(1, config.sampled_voxels >> level),
+                balanced_fraction=config.balanced_fraction_at(step),
+                generator=generator,
+            )
+            annotated = samples[members[0]].annotated.to(device)
+            total = total + weight * (len(members) / len(samples)) * loss(logits, targets, annotated)
+    return total
+
+
+def _drawn(
+    features: torch.Tensor,
+    head: nn.Module,
+    labels: torch.Tensor,
+    *,
+    members: Sequence[int],
+    count: int,
+    balanced_fraction: float,
+    generator: torch.Generator,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits (B', C, N) and channel labels (B', N) of ``members`` at N drawn voxels of one level.
+
+    ``features`` are (B, F, I', J', K'), ``labels`` (B, I, J, K) at full resolution.
+    """
+    stride = [n // m for n, m in zip(labels.shape[1:], features.shape[2:], strict=True)]
+    coarse = labels[:, :: stride[0], :: stride[1], :: stride[2]].long()
+    drawn = [draw_voxels(coarse[b], count, balanced_fraction=balanced_fraction, generator=generator) for b in members]
+    num = min(len(index) for index in drawn)
+    rows = [
+        features[b].permute(1, 2, 3, 0).reshape(-1, features.shape[1]).index_select(0, index[:num])
+        for b, index in zip(members, drawn, strict=True)
+    ]
+    targets = torch.stack([coarse[b].reshape(-1)[index[:num]] for b, index in zip(members, drawn, strict=True)])
+    weight = head.weight.flatten(1).float()  # type: ignore[operator,union-attr]
+    logits = torch.stack([F.linear(row.float(), weight, head.bias) for row in rows])  # type: ignore[arg-type]
+    return logits.transpose(1, 2), targets
+
+
+def _alike(samples: Sequence[Sample]) -> list[list[int]]:
+    """Numbers of the samples, those that annotate the same organs together."""
     groups: dict[tuple[bool, ...], list[int]] = {}
-    for number, patch in enumerate(patches):
-        groups.setdefault(tuple(patch.annotated.tolist()), []).append(number)
+    for number, sample in enumerate(samples):
+        groups.setdefault(tuple(sample.annotated.tolist()), []).append(number)
     return list(groups.values())
 
 
@@ -107,5 +168,12 @@ def build_learner(encoder: Encoder, decoders: Mapping[TaskId, DecoderSpec], conf
     """Fresh decoders on ``encoder``, in the memory layout that convolutions like best."""
     model = WholeBodyModel(encoder, {task: Decoder(spec, encoder.spec) for task, spec in decoders.items()})
     learner = Learner(model, config)
+    learner.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    return learner
+
+
+def build_decoder_learner(encoder: Encoder, spec: DecoderSpec, config: TrainConfig) -> DecoderLearner:
+    """A fresh decoder for the features of ``encoder``, which is not kept."""
+    learner = DecoderLearner(Decoder(spec, encoder.spec), config)
     learner.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     return learner

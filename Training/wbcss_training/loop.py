@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import distributed
+from torch import distributed, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 
@@ -21,8 +21,8 @@ from wbcss.progress import IsCancelled, Progress, never, silent
 
 from .checkpoint import load_checkpoint, save_checkpoint
 from .config import TrainConfig
-from .learner import Learner
-from .patches import Patch, PatchSource
+from .patches import Sample, SampleSource
+from .processes import any_process, process_count, process_rank
 
 CHECKPOINTS = "checkpoints"
 """Folder of a run that holds its checkpoints."""
@@ -33,14 +33,14 @@ class Batch:
     """Patches of one task for one optimizer step of this process."""
 
     task: TaskId
-    patches: Sequence[Patch]
+    patches: Sequence[Sample]
 
 
 @dataclass(frozen=True)
 class StepBatches(Dataset[Batch]):
     """Step number to the batch of one process. The step alone decides, so any process can resume anywhere."""
 
-    sources: Sequence[PatchSource]
+    sources: Sequence[SampleSource]
     weights: Sequence[float]
     config: TrainConfig
     rank: int
@@ -56,27 +56,29 @@ class StepBatches(Dataset[Batch]):
 
 
 def train(
-    learner: Learner,
-    sources: Sequence[PatchSource],
+    learner: nn.Module,
+    sources: Sequence[SampleSource],
     *,
     config: TrainConfig,
     run_dir: Path,
     weights: Sequence[float] | None = None,
     num_workers: int = 1,
+    until: int | None = None,
     stop_at: Callable[[], bool] = never,
     progress: Progress = silent,
     cancelled: IsCancelled = never,
 ) -> AveragedModel:
     """Train until ``config.steps`` and return the averaged networks; resumes from the newest checkpoint in ``run_dir``.
 
-    ``weights`` are the shares of the sources among the steps. When ``stop_at`` or ``cancelled`` answers true the run
-    writes a checkpoint and stops where it is; call again to go on. On the CPU, N steps in one go and in any number
-    of resumed parts give the same bits.
+    ``learner`` is a ``Learner`` or ``DecoderLearner``, whichever reads the samples of ``sources``; ``weights`` are the
+    shares of the sources among the steps. When ``stop_at`` or ``cancelled`` answers true, or step ``until`` is done,
+    the run writes a checkpoint and stops where it is; call again to go on. On the CPU, N steps in one go and in any
+    number of resumed parts give the same bits.
 
     With torch.distributed initialized (torchrun), every process takes its part of each batch and gradients are
     averaged, so that the global batch does not depend on the number of processes.
     """
-    rank, world_size = _rank_and_world()
+    rank, world_size = process_rank(), process_count()
     shares = _shares(weights, len(sources))
     if config.batch_size % world_size:
         raise SpecError(f"batch_size must be a multiple of the {world_size} processes, got {config.batch_size}")
@@ -87,15 +89,16 @@ def train(
     step = load_checkpoint(run_dir / CHECKPOINTS, learner=learner, average=average, optimizer=optimizer)
     metrics = MetricsLog(run_dir / "metrics.jsonl", resume_step=step, enabled=rank == 0, every=config.log_every)
     batches = StepBatches(sources, shares, config, rank, world_size)
+    last = config.steps if until is None else min(until, config.steps)
     started = time.monotonic()
     progress(min(1.0, step / config.steps), f"step {step} of {config.steps}")
-    for batch in _load(batches, range(step, config.steps), num_workers=num_workers):
+    for batch in _load(batches, range(step, last), num_workers=num_workers):
         loss = _optimize(learner, optimizer, batch, config=config, step=step, rank=rank)
         average.update_parameters(learner)
         step += 1
         stopping = any_process(stop_at() or cancelled())
         metrics.add(step, loss, learning_rate=config.learning_rate_at(step - 1), seconds=time.monotonic() - started)
-        if rank == 0 and (step % config.checkpoint_every == 0 or step == config.steps or stopping):
+        if rank == 0 and (step % config.checkpoint_every == 0 or step == last or stopping):
             save_checkpoint(run_dir / CHECKPOINTS, step=step, learner=learner, average=average, optimizer=optimizer)
         progress(step / config.steps, f"step {step} of {config.steps}")
         if stopping:
@@ -113,14 +116,14 @@ def _shares(weights: Sequence[float] | None, count: int) -> Sequence[float]:
 
 
 def _optimize(
-    learner: Learner, optimizer: torch.optim.Optimizer, batch: Batch, *, config: TrainConfig, step: int, rank: int
+    learner: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, *, config: TrainConfig, step: int, rank: int
 ) -> float:
     """One optimizer step; returns the loss."""
     for group in optimizer.param_groups:
         group["lr"] = config.learning_rate_at(step)
     seed = int(np.random.SeedSequence([config.seed, 2, step, rank]).generate_state(1)[0])
     generator = torch.Generator().manual_seed(seed)
-    loss = learner(batch.task, batch.patches, step=step, generator=generator)
+    loss: torch.Tensor = learner(batch.task, batch.patches, step=step, generator=generator)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     _average_gradients(learner)
@@ -135,34 +138,18 @@ def _optimize(
     return value
 
 
-def _average_gradients(learner: Learner) -> None:
+def _average_gradients(learner: nn.Module) -> None:
     """Mean gradient over the processes; a parameter that no process used keeps none."""
-    if not distributed.is_initialized() or distributed.get_world_size() == 1:
+    if process_count() == 1:
         return
     used = [parameter for parameter in learner.parameters() if parameter.grad is not None]
     flat = torch.cat([parameter.grad.reshape(-1) for parameter in used if parameter.grad is not None])
     distributed.all_reduce(flat)
-    flat /= distributed.get_world_size()
+    flat /= process_count()
     offset = 0
     for parameter in used:
         parameter.grad = flat[offset : offset + parameter.numel()].view_as(parameter).clone()
         offset += parameter.numel()
-
-
-def any_process(stopping: bool) -> bool:
-    """Whether any process wants to stop: all must stop after the same step, or the others wait for ever."""
-    if not distributed.is_initialized() or distributed.get_world_size() == 1:
-        return stopping
-    device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
-    votes = torch.tensor(float(stopping), device=device)
-    distributed.all_reduce(votes)
-    return bool(votes > 0)
-
-
-def _rank_and_world() -> tuple[int, int]:
-    if distributed.is_initialized():
-        return distributed.get_rank(), distributed.get_world_size()
-    return 0, 1
 
 
 def _load(batches: StepBatches, steps: range, *, num_workers: int) -> Iterator[Batch]:

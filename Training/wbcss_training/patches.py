@@ -28,6 +28,40 @@ class Patch:
     annotated: torch.Tensor
 
 
+@dataclass(frozen=True, eq=False)
+class FeaturePatch:
+    """A training patch as the frozen encoder sees it.
+
+    Attributes:
+        skips: Encoder feature maps, finest first: (C_s, I / d_s, J / d_s, K / d_s) float16.
+        labels: As of ``Patch``, at full resolution.
+        annotated: As of ``Patch``.
+    """
+
+    skips: tuple[torch.Tensor, ...]
+    labels: torch.Tensor
+    annotated: torch.Tensor
+
+
+class Sample(Protocol):
+    """What the loss needs to know of anything that a learner reads."""
+
+    @property
+    def labels(self) -> torch.Tensor: ...
+
+    @property
+    def annotated(self) -> torch.Tensor: ...
+
+
+class SampleSource(Protocol):
+    """Samples of one task. The same index and seed always give the same sample, in any process."""
+
+    @property
+    def task(self) -> TaskId: ...
+
+    def patch(self, index: int) -> Sample: ...
+
+
 class PatchSource(Protocol):
     """A dataset of one task. The same index and seed always give the same patch, in any process."""
 
