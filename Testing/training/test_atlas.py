@@ -11,7 +11,17 @@ from scipy import ndimage
 
 from wbcss.errors import CaseError
 from wbcss.io.writing import write_volume
-from wbcss_training.atlas import FIELD_UNIT_MM, MAP_FILE, PAD_VOXELS, TABLE_FILE, open_atlas, prepare_atlas, read_table
+from wbcss_training.atlas import (
+    FIELD_UNIT_MM,
+    MAP_FILE,
+    PAD_VOXELS,
+    TABLE_FILE,
+    AtlasLabel,
+    _nearest_muscle,
+    open_atlas,
+    prepare_atlas,
+    read_table,
+)
 
 EXPECTED = np.pad(tiny_training.atlas_boxes(), PAD_VOXELS)
 
@@ -93,3 +103,37 @@ def test_an_atlas_that_is_not_isotropic_ras_is_refused(tmp_path: Path) -> None:
     write_volume(folder / MAP_FILE, tiny_training.atlas_boxes(), np.diag([-4.0, 4.0, 4.0, 1.0]))
     with pytest.raises(CaseError, match=r"must lie on an isotropic RAS grid, got affine \[\[-4.0"):
         prepare_atlas(folder, tmp_path / "cache")
+
+
+def test_the_nearest_muscle_is_found_everywhere() -> None:
+    """Against every pair of voxels; an atlas without muscles has none within reach."""
+    rng = np.random.default_rng(0)
+    labels = rng.choice([0, 1, 2, 3], size=(7, 6, 5), p=[0.5, 0.4, 0.05, 0.05]).astype(np.uint16)
+    kinds = {1: "liver", 2: "gluteus_maximus_left", 3: "other_muscle"}
+    table = {
+        label: AtlasLabel(
+            label=label,
+            name=name,
+            kind="organ",
+            tasks=(),
+            wholebody_class="",
+            hu_mean=50.0,
+            hu_sd=9.0,
+            enhancement_arterial_hu=0.0,
+            enhancement_portal_hu=0.0,
+        )
+        for label, name in kinds.items()
+    }
+    nearest, distance = _nearest_muscle(labels, table, 2.0)
+    muscles = np.argwhere(labels >= 2)
+    for at in np.ndindex(labels.shape):
+        apart = np.linalg.norm(muscles - at, axis=1)
+        assert distance[at] == int(apart.min() * 2.0 / FIELD_UNIT_MM)
+        assert nearest[at] in {int(labels[tuple(one)]) for one in muscles[np.isclose(apart, apart.min())]}
+    assert (_nearest_muscle(labels, {1: table[1]}, 2.0)[1] == 255).all()
+
+
+def test_a_measurement_of_an_older_kind_is_made_again(atlas_dir: Path, tmp_path: Path) -> None:
+    prepare_atlas(atlas_dir, tmp_path)
+    (tmp_path / "muscle.npy").unlink()
+    assert prepare_atlas(atlas_dir, tmp_path).muscle.shape == prepare_atlas(atlas_dir, tmp_path).labels.shape

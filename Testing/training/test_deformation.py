@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from wbcss_training.deformation import DeformationSpec, patch_coordinates, rotation, smooth_field
+from wbcss_training.deformation import DeformationSpec, Swelling, patch_coordinates, rotation, smooth_field
 
 RIGID = DeformationSpec(
     max_rotation_deg=0.0, log_scale_sd=0.0, log_axis_scale_sd=0.0, coarse_sd_mm=0.0, fine_sd_mm=0.0, num_zooms=0
@@ -83,3 +83,26 @@ def test_a_spot_that_swells_magnifies_its_middle_and_leaves_the_far_side() -> No
     moved = np.linalg.norm(after - before, axis=0)
     assert moved.min() < 1e-4  # the spot itself stays
     assert moved.max() > 0.1
+
+
+def test_a_swelling_magnifies_its_own_place_only() -> None:
+    """In the middle neighbors come from half as far apart; three sigmas away nothing moves."""
+    center = np.array([30.0, 30.0, 30.0])
+    swelling = Swelling(center_voxel=center, sigma_mm=16.0, log_size=float(np.log(2)))
+    drawn = [
+        patch_coordinates(
+            (49, 9, 9),
+            spacing_mm=2.0,
+            center_voxel=center,
+            atlas_spacing_mm=2.0,
+            spec=RIGID,
+            rng=np.random.default_rng(0),
+            swelling=one,
+        )[0, :, 4, 4]
+        for one in (None, swelling)
+    ]
+    steps = [torch.diff(line) for line in drawn]
+    assert torch.allclose(steps[0], torch.ones(48), atol=1e-5)
+    assert float(steps[1][23:25].mean()) == pytest.approx(0.5, abs=0.02)
+    assert bool((steps[1] > 0).all())  # one-to-one
+    assert torch.allclose(drawn[1][[0, -1]], drawn[0][[0, -1]], atol=0.2)

@@ -80,7 +80,7 @@ def test_left_stays_left(source: SyntheticPatches) -> None:
 
 def test_organs_have_about_the_hounsfield_units_of_the_table(source: SyntheticPatches) -> None:
     found: dict[int, list[float]] = {1: [], 2: [], 5: []}
-    for index in range(30):
+    for index in range(45):
         hu, labels = source.draw(patch_rng(source.seed, index))
         for label, values in found.items():
             if int((labels == label).sum()) > 200:
@@ -89,6 +89,26 @@ def test_organs_have_about_the_hounsfield_units_of_the_table(source: SyntheticPa
     assert -20 < np.median(found[1]) < 130
     assert -20 < np.median(found[2]) < 150
     assert np.median(found[5]) < -500
+
+
+def test_muscles_fill_only_the_fat_near_them(source: SyntheticPatches) -> None:
+    """Fat that is near becomes the muscle named there; far fat, organs and air stay."""
+    fat = next(label for label, row in source._atlas.table.items() if row.name == "intermuscular_fat")
+    before = torch.full((8, 8, 8), fat)
+    before[:2], before[:, :2] = 1, 0
+    muscle = np.full((8, 8, 8), 77, np.uint16)
+    distance = np.full((8, 8, 8), 255, np.uint8)
+    distance[:, :, :4] = 0
+    grew = 0
+    for seed in range(20):
+        labels = before.clone()
+        source._grow_muscles(labels, muscle, distance, np.random.default_rng(seed))
+        changed = labels != before
+        assert not bool(changed[:, :, 4:].any())
+        assert bool((before[changed] == fat).all())
+        assert set(labels[changed].tolist()) <= {77}
+        grew += bool(changed.any())
+    assert 10 < grew < 20  # now and then a body stays as the atlas is
 
 
 def test_beyond_the_field_of_view_there_is_air_and_no_organ() -> None:

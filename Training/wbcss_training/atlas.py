@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +35,11 @@ _ARM = re.compile(
     r"^(humerus|ulna|radius|carpal|metacarpal|phalanges_hand|biceps_brachii|triceps_brachii|brachialis|forearm"
     r"|coracobrachialis)"
 )
+_MUSCLE = re.compile(
+    r"^(gluteus|autochthon|iliopsoas|other_muscle|rectus_abdominis|external_oblique|quadriceps|thigh_|sartorius|calf_"
+    r"|obturator_muscles|piriformis|tensor_fasciae|biceps|triceps|brachialis|forearm_muscles|coracobrachialis"
+    r"|pectoralis|serratus|trapezius|rhomboid|levator_scapulae|supraspinatus|infraspinatus|subscapularis|teres|deltoid)"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +64,10 @@ class AtlasLabel:
     def is_arm(self) -> bool:
         return bool(_ARM.match(self.name))
 
+    @property
+    def is_muscle(self) -> bool:
+        return bool(_MUSCLE.match(self.name))
+
 
 @dataclass(frozen=True, eq=False)
 class PreparedAtlas:
@@ -69,6 +78,8 @@ class PreparedAtlas:
         outside: uint8, distance to the body in FIELD_UNIT_MM; 0 inside.
         bone_depth: uint8, depth below the bone surface in FIELD_UNIT_MM; 0 outside bone.
         edge: uint8, distance to the nearest voxel of another label in FIELD_UNIT_MM.
+        muscle: uint16, label of the nearest muscle.
+        muscle_distance: uint8, distance to it in FIELD_UNIT_MM; 0 inside.
         arm: uint8, 1 where the nearest organ belongs to a free arm, air around it included.
         sites: (N, 4) int32 rows (label, i, j, k): voxels of every label, at most SITES_PER_LABEL each.
         table: The atlas table by label.
@@ -80,6 +91,8 @@ class PreparedAtlas:
     outside: npt.NDArray[np.uint8]
     bone_depth: npt.NDArray[np.uint8]
     edge: npt.NDArray[np.uint8]
+    muscle: npt.NDArray[np.uint16]
+    muscle_distance: npt.NDArray[np.uint8]
     arm: npt.NDArray[np.uint8]
     sites: npt.NDArray[np.int32]
     table: Mapping[int, AtlasLabel]
@@ -88,7 +101,7 @@ class PreparedAtlas:
 
 
 SITES_PER_LABEL = 400
-_FIELDS = ("labels", "outside", "bone_depth", "edge", "arm", "sites")
+_FIELDS = ("labels", "outside", "bone_depth", "edge", "muscle", "muscle_distance", "arm", "sites")
 
 
 def read_table(path: Path) -> dict[int, AtlasLabel]:
@@ -120,7 +133,7 @@ def prepare_atlas(atlas_dir: Path, cache_dir: Path) -> PreparedAtlas:
     """Measure the atlas in ``atlas_dir`` once into ``cache_dir`` (about two minutes) and open it memory-mapped."""
     table = read_table(atlas_dir / TABLE_FILE)
     done = cache_dir / "atlas.json"
-    if not done.is_file():
+    if not (done.is_file() and all((cache_dir / f"{name}.npy").is_file() for name in _FIELDS)):
         cache_dir.mkdir(parents=True, exist_ok=True)
         facts = _measure(atlas_dir / MAP_FILE, table, cache_dir)
         temporary = done.with_suffix(".tmp")
@@ -147,25 +160,47 @@ def _measure(map_path: Path, table: Mapping[int, AtlasLabel], cache_dir: Path) -
     np.save(cache_dir / "labels.npy", labels)
     np.save(cache_dir / "sites.npy", _sites(labels))
     np.save(cache_dir / "outside.npy", _distance(labels == 0, spacing_mm))
-    np.save(cache_dir / "bone_depth.npy", _distance(_mask(labels, table, bone=True), spacing_mm))
+    np.save(cache_dir / "bone_depth.npy", _distance(_mask(labels, table, "is_bone"), spacing_mm))
     np.save(cache_dir / "edge.npy", _distance(~_boundary(labels), spacing_mm))
+    muscle, distance = _nearest_muscle(labels, table, spacing_mm)
+    np.save(cache_dir / "muscle.npy", muscle)
+    np.save(cache_dir / "muscle_distance.npy", distance)
     np.save(cache_dir / "arm.npy", _arm(labels, table))
     origin_mm = [float(v) - PAD_VOXELS * spacing_mm for v in affine[:3, 3]]
     return {"spacing_mm": spacing_mm, "origin_mm": origin_mm}
 
 
 def _distance(mask: npt.NDArray[np.bool_], spacing_mm: float) -> npt.NDArray[np.uint8]:
-    distance: npt.NDArray[np.float64] = ndimage.distance_transform_edt(mask)
+    return _capped(ndimage.distance_transform_edt(mask), spacing_mm)
+
+
+def _capped(distance: npt.NDArray[np.float64], spacing_mm: float) -> npt.NDArray[np.uint8]:
+    """Distance in voxels to FIELD_UNIT_MM, changed in place."""
     np.multiply(distance, spacing_mm / FIELD_UNIT_MM, out=distance)
     return np.minimum(distance, 255).astype(np.uint8)
 
 
-def _mask(labels: npt.NDArray[np.uint16], table: Mapping[int, AtlasLabel], *, bone: bool) -> npt.NDArray[np.bool_]:
+def _mask(
+    labels: npt.NDArray[np.uint16],
+    table: Mapping[int, AtlasLabel],
+    kind: Literal["is_bone", "is_arm", "is_muscle"],
+) -> npt.NDArray[np.bool_]:
     lookup = np.zeros(int(labels.max()) + 1, bool)
     for label, row in table.items():
         if label < len(lookup):
-            lookup[label] = row.is_bone if bone else row.is_arm
+            lookup[label] = getattr(row, kind)
     return lookup[labels]
+
+
+def _nearest_muscle(
+    labels: npt.NDArray[np.uint16], table: Mapping[int, AtlasLabel], spacing_mm: float
+) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint8]]:
+    """Label of the nearest muscle and the distance to it; an atlas without muscles has none within reach."""
+    muscle = _mask(labels, table, "is_muscle")
+    if not muscle.any():
+        return np.zeros_like(labels), np.full(labels.shape, 255, np.uint8)
+    distance, nearest = ndimage.distance_transform_edt(~muscle, return_indices=True)
+    return labels[tuple(nearest)], _capped(distance, spacing_mm)
 
 
 def _boundary(labels: npt.NDArray[np.uint16]) -> npt.NDArray[np.bool_]:
@@ -185,7 +220,7 @@ def _arm(labels: npt.NDArray[np.uint16], table: Mapping[int, AtlasLabel]) -> npt
     coarse = labels[::2, ::2, ::2]
     organ = (coarse > 0) & ((coarse < FIRST_TISSUE) | (coarse > LAST_TISSUE))
     nearest = ndimage.distance_transform_edt(~organ, return_distances=False, return_indices=True)
-    arm = _mask(coarse, table, bone=False)[tuple(nearest)]
+    arm = _mask(coarse, table, "is_arm")[tuple(nearest)]
     full = np.repeat(np.repeat(np.repeat(arm, 2, 0), 2, 1), 2, 2)
     return full[tuple(slice(0, n) for n in labels.shape)].astype(np.uint8)
 

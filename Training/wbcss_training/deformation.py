@@ -37,6 +37,21 @@ class DeformationSpec:
     max_log_zoom: float = 0.4
 
 
+@dataclass(frozen=True, kw_only=True)
+class Swelling:
+    """One place of the atlas that is larger or smaller than there.
+
+    Attributes:
+        center_voxel: (3,) atlas voxel.
+        sigma_mm: How far it reaches.
+        log_size: Log of the size factor in the middle; above 0 swells. The map stays one-to-one below about 1.1.
+    """
+
+    center_voxel: npt.NDArray[np.float64]
+    sigma_mm: float
+    log_size: float
+
+
 def smooth_field(shape: Shape3, *, knots_every: float, rng: np.random.Generator, channels: int = 1) -> torch.Tensor:
     """Smooth random field (channels, I, J, K) of unit standard deviation at its knots, one knot per ``knots_every``
     voxels."""
@@ -63,8 +78,12 @@ def patch_coordinates(
     atlas_spacing_mm: float,
     spec: DeformationSpec,
     rng: np.random.Generator,
+    swelling: Swelling | None = None,
 ) -> torch.Tensor:
-    """Atlas voxel coordinates (3, I, J, K) float32 of every voxel of a patch centered on ``center_voxel``."""
+    """Atlas voxel coordinates (3, I, J, K) float32 of every voxel of a patch centered on ``center_voxel``.
+
+    ``swelling`` is one more zoom about a known place of the atlas.
+    """
     angles = np.deg2rad(rng.uniform(-1, 1, 3) * spec.max_rotation_deg)
     scale = np.exp(rng.normal(0, spec.log_scale_sd) + rng.normal(0, spec.log_axis_scale_sd, 3))
     matrix = torch.from_numpy(rotation(angles) / scale * (spacing_mm / atlas_spacing_mm)).float()
@@ -76,14 +95,23 @@ def patch_coordinates(
         coordinates += amplitude * smooth_field(shape, knots_every=length_mm / spacing_mm, rng=rng, channels=3)
     for _ in range(spec.num_zooms):
         _zoom(coordinates, spacing_mm=atlas_spacing_mm, max_log_zoom=spec.max_log_zoom, rng=rng)
-    return coordinates + torch.from_numpy(center_voxel).float()[:, None, None, None]
+    coordinates += torch.from_numpy(center_voxel).float()[:, None, None, None]
+    if swelling is not None:
+        spot = torch.from_numpy(swelling.center_voxel).float()
+        _zoom_about(coordinates, spot, sigma=swelling.sigma_mm / atlas_spacing_mm, log_zoom=-swelling.log_size)
+    return coordinates
 
 
 def _zoom(coordinates: torch.Tensor, *, spacing_mm: float, max_log_zoom: float, rng: np.random.Generator) -> None:
     """Magnify or shrink, in place, what lies about a random spot of a patch (coordinates in atlas voxels)."""
     i, j, k = (int(rng.integers(n)) for n in coordinates.shape[1:])
-    spot = coordinates[:, i, j, k].clone()[:, None, None, None]
+    spot = coordinates[:, i, j, k].clone()
     sigma = float(rng.uniform(15, 45)) / spacing_mm
-    offset = coordinates - spot
+    _zoom_about(coordinates, spot, sigma=sigma, log_zoom=float(rng.uniform(-max_log_zoom, max_log_zoom)))
+
+
+def _zoom_about(coordinates: torch.Tensor, spot: torch.Tensor, *, sigma: float, log_zoom: float) -> None:
+    """Scale, in place, the offsets from ``spot`` by exp(``log_zoom``) there, fading out over ``sigma`` (all voxels)."""
+    offset = coordinates - spot[:, None, None, None]
     near = torch.exp(offset.square().sum(dim=0) / (-2 * sigma**2))
-    coordinates += offset * (float(np.exp(rng.uniform(-max_log_zoom, max_log_zoom))) - 1) * near
+    coordinates += offset * (float(np.exp(log_zoom)) - 1) * near

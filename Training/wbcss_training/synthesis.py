@@ -1,8 +1,8 @@
 """Labeled synthetic CT patches drawn from a whole-body atlas: anatomy varied, then scanned (issue of one atlas).
 
 One thin man is all the atlas has, so variation is made: pose and size, organ shrinkage that leaves fat between
-organs, subcutaneous fat, arms taken away, contents, contrast phases, noise, blur, thick slices, metal, couch, and
-the field of view cut anywhere.
+organs, muscles that fill the gaps between them, a full bladder, subcutaneous fat, arms taken away, contents, contrast
+phases, noise, blur, thick slices, metal, couch, and the field of view cut anywhere.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from wbcss.specs import EncoderSpec
 
 from .appearance import AIR_HU, TissueTable, add_metal, paint_hu, scan
 from .atlas import FIELD_UNIT_MM, PAD_VOXELS, AtlasLabel, PreparedAtlas, open_atlas
-from .deformation import DeformationSpec, patch_coordinates, smooth_field
+from .deformation import DeformationSpec, Swelling, patch_coordinates, smooth_field
 from .patches import Patch, patch_rng, windowed
 
 _SHRINKS = re.compile(
@@ -68,7 +68,7 @@ class SyntheticPatches:
     encoder: EncoderSpec
     seed: int = 0
     deformation: DeformationSpec = field(default_factory=DeformationSpec)
-    limb_share: float = 0.25
+    limb_share: float = 0.15
 
     @cached_property
     def _atlas(self) -> PreparedAtlas:
@@ -131,6 +131,7 @@ class SyntheticPatches:
             atlas_spacing_mm=atlas.spacing_mm,
             spec=self.deformation,
             rng=rng,
+            swelling=self._bladder(rng),
         )
         at = _flat_index(coordinates, atlas.labels.shape)
         labels = torch.from_numpy(_gather(atlas.labels, at).astype(np.int64))
@@ -143,6 +144,7 @@ class SyntheticPatches:
             outside_mm[arm] = torch.inf  # nothing there for fat to lie on
         self._shrink(labels, _gather(atlas.edge, at), rng)
         fat_mm = self._add_fat(labels, outside_mm, rng)
+        self._grow_muscles(labels, _gather(atlas.muscle, at), _gather(atlas.muscle_distance, at), rng)
         hu = paint_hu(labels, bone_depth, tissues=self._tissues, spacing_mm=spacing_mm, rng=rng)
         if rng.random() < 0.7:
             self._add_couch(hu, labels, coordinates, fat_mm=fat_mm, rng=rng)
@@ -184,6 +186,37 @@ class SyntheticPatches:
         if rng.random() < 0.5:
             gone = (rim > 0) & (depth_mm < float(rng.uniform(0, 3.5)) * uneven)
             labels[gone] = rim[gone]
+
+    def _bladder(self, rng: np.random.Generator) -> Swelling | None:
+        """The atlas man's bladder is nearly empty; most scanned ones are fuller."""
+        label = self._tissues.bladder_label
+        sites = self._atlas.sites[self._atlas.sites[:, 0] == label, 1:]
+        if rng.random() < 0.3 or len(sites) == 0:
+            return None
+        return Swelling(
+            center_voxel=sites.mean(axis=0),
+            sigma_mm=float(rng.uniform(28, 50)),
+            log_size=float(rng.uniform(0, 0.75)),
+        )
+
+    def _grow_muscles(
+        self,
+        labels: torch.Tensor,
+        muscle: npt.NDArray[np.uint16],
+        distance: npt.NDArray[np.uint8],
+        rng: np.random.Generator,
+    ) -> None:
+        """Let muscles fill the fat about them, here more than there: the atlas's are apart, most people's touch."""
+        if rng.random() < 0.15:
+            return
+        named = {row.name: label for label, row in self._atlas.table.items()}
+        away_mm = torch.from_numpy(distance.astype(np.float32)) * FIELD_UNIT_MM
+        shape = (labels.shape[0], labels.shape[1], labels.shape[2])
+        uneven = (1 + 0.4 * smooth_field(shape, knots_every=12, rng=rng)[0]).clamp_(0, 2)
+        between, about = float(rng.uniform(2, 12)), float(rng.uniform(0, 6))
+        for fat, reach_mm in (("intermuscular_fat", between), ("subcutaneous_fat", about), ("visceral_fat", about / 2)):
+            grown = (labels == named[fat]) & (away_mm < reach_mm * uneven)
+            labels[grown] = torch.from_numpy(muscle.astype(np.int64))[grown]
 
     def _add_fat(self, labels: torch.Tensor, outside_mm: torch.Tensor, rng: np.random.Generator) -> float:
         """Wrap the body in more subcutaneous fat; returns its thickness in mm."""
