@@ -17,8 +17,9 @@ from .errors import RegistryError
 from .io.atomic import write_bytes
 from .labels import TaskId
 from .layout import DECODER, ENCODER
-from .nn.encoder import freeze
-from .nn.model import WholeBodyModel, build_model
+from .nn.decoder import Decoder
+from .nn.encoder import Encoder, freeze
+from .nn.model import WholeBodyModel
 from .registry import Registry
 
 MAX_FLOAT16 = 65504.0
@@ -48,18 +49,37 @@ def load_model(registry: Registry, tasks: Iterable[TaskId] | None = None) -> Loa
     """
     encoder_card = registry.encoder_card()
     cards = _chosen(registry, tasks)
-    for card in cards:
-        _check_loadable(card, encoder_card)
-    network = build_model(encoder_card.spec, {card.task: card.spec for card in cards})
-    shapes = weights.encoder_shapes(encoder_card.spec)
-    state = load_weights(registry.encoder_weights(), sha256=encoder_card.weights_sha256, shapes=shapes)
-    _fill(network.encoder, state, source=ENCODER)
-    for card in cards:
-        shapes = weights.decoder_shapes(card.spec, encoder_card.spec)
-        state = load_weights(registry.task_weights(card), sha256=card.weights_sha256, shapes=shapes)
-        _fill(network.decoder(card.task), state, source=f"{card.title} {DECODER}")
+    decoders = {card.task: load_decoder(registry, card) for card in cards}
+    network = WholeBodyModel(load_encoder(registry), decoders)
     freeze(network)
     return LoadedModel(network, encoder_card, {card.task: card for card in cards})
+
+
+def load_encoder(registry: Registry) -> Encoder:
+    """The frozen encoder, on the CPU, float32. Raises RegistryError if there is none or its file is another one."""
+    card = registry.encoder_card()
+    encoder = Encoder(card.spec)
+    state = load_weights(
+        registry.encoder_weights(), sha256=card.weights_sha256, shapes=weights.encoder_shapes(card.spec)
+    )
+    _fill(encoder, state, source=ENCODER)
+    freeze(encoder)
+    return encoder
+
+
+def load_decoder(registry: Registry, card: TaskCard) -> Decoder:
+    """The decoder of one published version, retired or not, on the CPU, float32, frozen.
+
+    Raises RegistryError if it was made for another encoder or does not match its card.
+    """
+    encoder = registry.encoder_card()
+    _check_loadable(card, encoder)
+    decoder = Decoder(card.spec, encoder.spec)
+    shapes = weights.decoder_shapes(card.spec, encoder.spec)
+    state = load_weights(registry.task_weights(card), sha256=card.weights_sha256, shapes=shapes)
+    _fill(decoder, state, source=f"{card.title} {DECODER}")
+    freeze(decoder)
+    return decoder
 
 
 def load_weights(path: Path, *, sha256: str, shapes: weights.Shapes) -> dict[str, torch.Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import sys
 from collections.abc import Mapping
@@ -11,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from ..cards import TaskCard, task_card_to_bytes
-from ..console import table
+from ..console import ProgressLine, table
 from ..errors import EXIT_DONE, EXIT_FAILED, InputError, LabelSpaceError, RegistryError
 from ..io.atomic import write_bytes
 from ..labels import TaskId, parse_task_id
 from ..package import SUFFIX, export_task, import_task, package_name
 from ..registry import Registry
-from ..schemas import dump_document, read_document
+from ..snapshot import LogitHashes, Snapshot, changed_files, changed_logits, read_snapshot, snapshot_to_bytes
 from .organs import add_registry_option, open_registry
 
 _DESCRIPTION = "List, show, verify, export, import and retire the published tasks of a registry."
@@ -34,6 +33,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     verify = actions.add_parser("verify", help="check every file against its hash, card and schema")
     verify.add_argument("--snapshot", type=Path, metavar="FILE", help="write the hash of every published file to FILE")
     verify.add_argument("--since", type=Path, metavar="FILE", help="prove that no file of the snapshot FILE changed")
+    verify.add_argument(
+        "--logits", action="store_true", help="let the snapshot hold the hash of every task's logits too"
+    )
     export = actions.add_parser("export", help=f"write a task as one {SUFFIX} file")
     export.add_argument("task", metavar="TASK[@VERSION]")
     export.add_argument("-o", "--output", type=Path, metavar="FILE", help=f"default: TASK-VERSION{SUFFIX} here")
@@ -111,34 +113,82 @@ def _show(registry: Registry, args: argparse.Namespace) -> int:
 
 
 def _verify(registry: Registry, args: argparse.Namespace) -> int:
-    earlier = None if args.since is None else _read_snapshot(args.since)
+    if args.logits and args.snapshot is None:
+        raise InputError("--logits says what --snapshot records, got no --snapshot FILE; --since compares all there is")
+    earlier = None if args.since is None else read_snapshot(args.since)
     problems, notes = registry.verify(), registry.notes()
     files = registry.fingerprint()
-    changes = [] if earlier is None else _changes(earlier, files, args.since)
-    num_earlier = None if earlier is None else len(earlier)
+    changes = [] if earlier is None else changed_files(earlier.files, files, since=args.since.name)
+    was = None if earlier is None else earlier.logits
+    # Logits of a broken registry cannot be computed, and need not be: it is not what it was.
+    wanted = was is not None or (args.logits and not changes)
+    logits = _logits(registry) if wanted and not problems else None
+    if was is not None and logits is not None:
+        changes += changed_logits(was, logits, since=args.since.name)
     if args.snapshot is not None:
         if problems or changes:
             raise RegistryError(f"a snapshot must be of a sound registry, got: {(problems + changes)[0]}")
-        write_bytes(args.snapshot, _snapshot(files))
+        recorded = Snapshot(files=files, logits=logits if args.logits else None)
+        write_bytes(args.snapshot, snapshot_to_bytes(recorded))
     if args.json:
-        unchanged = None if num_earlier is None else num_earlier - len(changes)
-        _print_json({"files": len(files), "problems": problems + changes, "notes": notes, "unchanged": unchanged})
+        _print_json(_findings_json(problems + changes, notes, files, earlier, logits))
     else:
-        _print_findings(problems + changes, notes, num_files=len(files), num_earlier=num_earlier)
+        _print_findings(problems + changes, notes, files=files, earlier=earlier, logits=logits)
     return EXIT_FAILED if problems or changes else EXIT_DONE
 
 
-def _print_findings(problems: list[str], notes: list[str], *, num_files: int, num_earlier: int | None) -> None:
+def _logits(registry: Registry) -> LogitHashes:
+    from ..proof import hash_logits  # the other actions need no torch and start in an instant
+
+    with ProgressLine(sys.stderr, title="logits") as line:
+        return hash_logits(registry, progress=lambda fraction, stage: line(fraction, stage, None))
+
+
+def _findings_json(
+    problems: list[str],
+    notes: list[str],
+    files: Mapping[str, str],
+    earlier: Snapshot | None,
+    logits: LogitHashes | None,
+) -> dict[str, Any]:
+    unchanged = None if earlier is None else sum(files.get(name) == sha256 for name, sha256 in earlier.files.items())
+    return {
+        "files": len(files),
+        "problems": problems,
+        "notes": notes,
+        "unchanged": unchanged,
+        "unchanged_logits": _unchanged_logits(earlier, logits),
+    }
+
+
+def _unchanged_logits(earlier: Snapshot | None, now: LogitHashes | None) -> list[str] | None:
+    """Titles whose logits are bit for bit what they were; None if the snapshot has none or they were not computed."""
+    if earlier is None or earlier.logits is None or now is None:
+        return None
+    return [title for title, sha256 in earlier.logits.tasks.items() if now.tasks.get(title) == sha256]
+
+
+def _print_findings(
+    problems: list[str],
+    notes: list[str],
+    *,
+    files: Mapping[str, str],
+    earlier: Snapshot | None,
+    logits: LogitHashes | None,
+) -> None:
     for problem in problems:
         sys.stdout.write(f"broken: {problem}\n")
     for note in notes:
         sys.stdout.write(f"note: {note}\n")
+    for title in _unchanged_logits(earlier, logits) or ():
+        assert logits is not None  # noqa: S101 -- narrows for the type checker
+        sys.stdout.write(f"{title}: logits bit for bit as before (SHA-256 {logits.tasks[title][:12]}...)\n")
     if problems:
         sys.stdout.write(f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'} found\n")
         return
-    sys.stdout.write(f"{num_files} published files verified, all as published\n")
-    if num_earlier is not None:
-        sys.stdout.write(f"{num_earlier} earlier files unchanged\n")
+    sys.stdout.write(f"{len(files)} published files verified, all as published\n")
+    if earlier is not None:
+        sys.stdout.write(f"{len(earlier.files)} earlier files unchanged\n")
 
 
 def _export(registry: Registry, args: argparse.Namespace) -> int:
@@ -193,35 +243,6 @@ def _summary(card: TaskCard) -> dict[str, Any]:
         "cases": card.training_cases,
         "created": card.created,
     }
-
-
-def _snapshot(files: Mapping[str, str]) -> bytes:
-    values = {
-        "format": "wbcss-registry-snapshot",
-        "format_version": 1,
-        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "files": dict(files),
-    }
-    return dump_document(values, name="the snapshot")
-
-
-def _read_snapshot(path: Path) -> dict[str, str]:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"the snapshot {path} cannot be read: {error.strerror or error}") from error
-    files: dict[str, str] = read_document(data, schema="registry_snapshot", source=path.name)["files"]
-    return files
-
-
-def _changes(earlier: Mapping[str, str], now: Mapping[str, str], since: Path) -> list[str]:
-    changes = []
-    for name, sha256 in earlier.items():
-        if name not in now:
-            changes.append(f"{name} is gone since {since.name}")
-        elif now[name] != sha256:
-            changes.append(f"{name} changed since {since.name}: SHA-256 was {sha256[:12]}..., is {now[name][:12]}...")
-    return changes
 
 
 def _print_json(values: Mapping[str, Any]) -> None:

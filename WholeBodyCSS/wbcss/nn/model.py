@@ -1,4 +1,4 @@
-"""The whole-body model: one frozen encoder and one decoder per task. The only builder of networks."""
+"""The whole-body model: one frozen encoder and one decoder per task."""
 
 from __future__ import annotations
 
