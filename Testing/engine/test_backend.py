@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import importlib.util
+import threading
+import time
 from collections.abc import Mapping
 
 import pytest
 import torch
 from analytic_model import random_model
 
-from wbcss import backend_choice
+from wbcss import backend_choice, backend_openvino
 from wbcss.backend import TorchBackend
 from wbcss.backend_choice import BackendRequest, Kind, candidates, choose_backend, has_fast_bfloat16, measure
 from wbcss.backend_openvino import OpenVinoBackend
@@ -140,6 +142,20 @@ def test_openvino_stops_when_cancelled(network: WholeBodyModel) -> None:
     assert slow.cancelled
 
 
+@needs_openvino
+def test_openvino_stops_while_it_compiles(network: WholeBodyModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compilation is left to end by itself; nobody waits for it."""
+    released = threading.Event()
+    monkeypatch.setattr(backend_openvino, "_graph", lambda *_: released.wait(60))
+    started = time.monotonic()
+    try:
+        with pytest.raises(Cancelled):
+            OpenVinoBackend(network, (A,), tile=TILE, threads=1, cancelled=lambda: True)
+        assert time.monotonic() - started < 20
+    finally:
+        released.set()
+
+
 def test_openvino_that_is_missing_says_what_to_install(
     network: WholeBodyModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,7 +202,7 @@ def fakes(network: WholeBodyModel, monkeypatch: pytest.MonkeyPatch) -> dict[Kind
     table: dict[Kind, tuple[float, float]] = {}
     clock = [0.0]
     monkeypatch.setattr(backend_choice.time, "perf_counter", lambda: clock[0])
-    monkeypatch.setattr(backend_choice, "make_backend", lambda _, kind: Fake(network, *table[kind], clock))
+    monkeypatch.setattr(backend_choice, "make_backend", lambda _, kind, cancelled: Fake(network, *table[kind], clock))
     return table
 
 

@@ -17,7 +17,7 @@ from .errors import DeviceError
 from .heads import TaskHead
 from .labels import TaskId
 from .nn.model import WholeBodyModel
-from .progress import IsCancelled
+from .progress import IsCancelled, never
 from .volume import Shape3
 
 _log = logging.getLogger(__name__)
@@ -73,19 +73,19 @@ def choose_backend(
         sample: Gives (1, C, I, J, K) of the scan at hand, smaller than a tile is enough; called only if there is
             something to measure.
         heads: To compare labels.
-        cancelled: Asked while measuring.
+        cancelled: Asked while building and measuring.
 
     Raises DeviceError if the wish cannot be fulfilled here.
     """
     kinds = candidates(request)
     if len(kinds) == 1:
-        return make_backend(request, kinds[0])
+        return make_backend(request, kinds[0], cancelled)
     if request.num_tiles < MIN_TILES_TO_MEASURE:
-        return make_backend(request, "float32")
+        return make_backend(request, "float32", cancelled)
     known = _measured.setdefault(request.network, {})
     if request.tasks not in known:
         known[request.tasks] = measure(request, kinds, sample(), heads, cancelled)
-    return make_backend(request, known[request.tasks])
+    return make_backend(request, known[request.tasks], cancelled)
 
 
 def candidates(request: BackendRequest) -> tuple[Kind, ...]:
@@ -102,11 +102,11 @@ def candidates(request: BackendRequest) -> tuple[Kind, ...]:
     return ("float32", "bfloat16") if has_fast_bfloat16() else ("float32",)
 
 
-def make_backend(request: BackendRequest, kind: Kind) -> TileEncoderDecoder:
-    """Build the backend ``kind``."""
+def make_backend(request: BackendRequest, kind: Kind, cancelled: IsCancelled = never) -> TileEncoderDecoder:
+    """Build the backend ``kind``. Raises Cancelled."""
     if kind == "openvino":
         return backend_openvino.OpenVinoBackend(
-            request.network, request.tasks, tile=request.tile, threads=request.threads
+            request.network, request.tasks, tile=request.tile, threads=request.threads, cancelled=cancelled
         )
     return TorchBackend(request.network, request.tasks, request.device, getattr(torch, kind))
 
@@ -123,7 +123,7 @@ def measure(
     reference: dict[TaskId, torch.Tensor] = {}
     best, best_seconds = kinds[0], float("inf")
     for kind in kinds:
-        backend = make_backend(_resized(request, size), kind)
+        backend = make_backend(_resized(request, size), kind, cancelled)
         backend.features(sample, cancelled)
         started = time.perf_counter()
         features = backend.features(sample, cancelled)

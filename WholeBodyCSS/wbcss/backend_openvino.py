@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from .labels import TaskId
 from .nn.blocks import ConvBlock
 from .nn.decoder import Decoder
 from .nn.model import WholeBodyModel
-from .progress import IsCancelled, check_cancelled
+from .progress import IsCancelled, check_cancelled, never
 from .volume import Shape3
 
 POLL_MS = 100
@@ -51,18 +52,28 @@ class OpenVinoBackend:
         tasks: Tasks to decode; the others' decoders are not in the graph.
         tile: Tile shape.
         threads: CPU threads, or None for the library's default.
+        cancelled: Asked while the graph is built and compiled, which takes seconds on a slow machine. Raises Cancelled.
     """
 
-    def __init__(self, network: WholeBodyModel, tasks: Sequence[TaskId], *, tile: Shape3, threads: int | None) -> None:
+    def __init__(
+        self,
+        network: WholeBodyModel,
+        tasks: Sequence[TaskId],
+        *,
+        tile: Shape3,
+        threads: int | None,
+        cancelled: IsCancelled = never,
+    ) -> None:
         if not is_installed():
             raise DeviceError("backend openvino needs the package openvino; pip install openvino, or use backend torch")
-        openvino = load_openvino()
         self._tasks = tuple(tasks)
         self._num_calls = 0
         options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "bf16", "PERFORMANCE_HINT": "LATENCY"}
         if threads is not None:
             options["INFERENCE_NUM_THREADS"] = threads
-        compiled = openvino.Core().compile_model(_graph(network, self._tasks, tile), "CPU", options)
+        compiled = _polled(
+            lambda: load_openvino().Core().compile_model(_graph(network, self._tasks, tile), "CPU", options), cancelled
+        )
         self._precision = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         self._request = compiled.create_infer_request()
 
@@ -90,6 +101,18 @@ class OpenVinoBackend:
             task: torch.from_numpy(self._request.get_output_tensor(number).data)
             for number, task in enumerate(self._tasks)
         }
+
+
+def _polled(work: Callable[[], Any], cancelled: IsCancelled) -> Any:
+    """What ``work`` returns. It runs in a thread, and is left to end there unheard if ``cancelled`` answers true."""
+    executor = ThreadPoolExecutor(max_workers=1)
+    try:
+        future = executor.submit(work)
+        while not wait([future], timeout=POLL_MS / 1000).done:
+            check_cancelled(cancelled)
+        return future.result()
+    finally:
+        executor.shutdown(wait=False)
 
 
 def _graph(network: WholeBodyModel, tasks: Sequence[TaskId], tile: Shape3) -> Any:
