@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import tiny_training
 
-from wbcss.errors import SpecError
+from wbcss.errors import CaseError, SpecError
 from wbcss_training.cases import CasePatches
-from wbcss_training.plan import open_sources, plan_to_json, read_plan
+from wbcss_training.plan import chosen_cases, open_sources, plan_to_json, read_plan
 from wbcss_training.synthesis import SyntheticPatches
 
 Change = Callable[[dict[str, Any]], Any]
@@ -132,3 +132,12 @@ def test_parts_of_a_run_must_follow_each_other(atlas_dir: Path, tmp_path: Path) 
     assert [part.steps for part in read_plan(path).parts] == [4, 6]
     with pytest.raises(SpecError, match=r"every part of a plan must end after the one before it, got steps \[9, 6\]"):
         read_plan(tiny_training.write_plan(path, source, change=put("earlier", [{"steps": 9}]), steps=6))
+
+
+def test_a_plan_may_take_some_cases_of_a_list(tmp_path: Path) -> None:
+    entries = [tiny_training.write_case(tmp_path, f"c{number}") for number in range(4)]
+    source = {"kind": "cases", "path": str(tiny_training.write_list(tmp_path, entries)), "first": 1, "count": 2}
+    assert [case.image_path.name for case in chosen_cases(source)] == ["c1.nii.gz", "c2.nii.gz"]
+    assert len(chosen_cases({"kind": "cases", "path": source["path"]})) == 4
+    with pytest.raises(CaseError, match=r"list.json has 4 cases, got a plan that takes 2 from number 3 on"):
+        chosen_cases({**source, "first": 3})

@@ -13,9 +13,9 @@ import torch
 from wbcss.errors import CaseError
 from wbcss.labels import OrganName
 from wbcss_training.appearance import AIR_HU
-from wbcss_training.atlas import TABLE_FILE, read_table
+from wbcss_training.atlas import TABLE_FILE, AtlasLabel, read_table
 from wbcss_training.patches import patch_rng
-from wbcss_training.synthesis import SyntheticPatches, _cut_field_of_view, wholebody_classes
+from wbcss_training.synthesis import SyntheticPatches, _cut_field_of_view, atlas_classes
 
 COUNT = 12
 
@@ -135,7 +135,7 @@ def test_an_organ_that_the_atlas_lacks_is_named(atlas_dir: Path, atlas_cache: Pa
 
 
 def test_parts_of_an_organ_are_merged_into_it(atlas_dir: Path) -> None:
-    classes = wholebody_classes(read_table(atlas_dir / TABLE_FILE))
+    classes = atlas_classes(read_table(atlas_dir / TABLE_FILE))
     assert classes == {
         1: "liver",
         2: "spleen",
@@ -145,3 +145,33 @@ def test_parts_of_an_organ_are_merged_into_it(atlas_dir: Path) -> None:
         6: "colon",
         7: "colon",
     }
+
+
+def test_other_tasks_of_the_atlas_keep_the_organs_that_the_whole_body_merges() -> None:
+    def row(label: int, name: str, tasks: tuple[str, ...], merged: str, kind: str = "organ") -> AtlasLabel:
+        return AtlasLabel(
+            label=label,
+            name=name,
+            kind=kind,
+            tasks=tasks,
+            wholebody_class=merged,
+            hu_mean=0,
+            hu_sd=0,
+            enhancement_arterial_hu=0,
+            enhancement_portal_hu=0,
+        )
+
+    rows = [
+        row(10, "lung_upper_lobe_left", ("wholebody", "chest"), "lung_upper_lobe_left"),
+        row(51, "heart", ("wholebody",), "heart"),
+        row(126, "heart_ventricle_left", ("chest",), "heart"),
+        row(121, "thymus", ("chest",), ""),
+        row(233, "heart_vessels_and_fat", (), "heart", "tissue"),
+        row(240, "lung_vessels_upper_lobe_left", (), "lung_upper_lobe_left", "tissue"),
+    ]
+    table = {item.label: item for item in rows}
+    lobe = "lung_upper_lobe_left"
+    assert atlas_classes(table, "chest") == {10: lobe, 126: "heart_ventricle_left", 121: "thymus", 240: lobe}
+    assert atlas_classes(table) == {10: lobe, 51: "heart", 126: "heart", 233: "heart", 240: lobe}
+    with pytest.raises(CaseError, match="the atlas has no organ of task 'feet'; its tasks are chest, wholebody"):
+        atlas_classes(table, "feet")

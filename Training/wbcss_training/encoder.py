@@ -26,12 +26,11 @@ from wbcss.progress import IsCancelled, Progress, never, silent
 from wbcss.registry import Registry, StagedEncoder, StagedTask
 from wbcss.specs import DecoderSpec
 
-from .cases import read_case_list
 from .initial import start_from
 from .learner import Learner, build_learner
 from .loop import CHECKPOINTS, train
 from .patches import PatchSource
-from .plan import EncoderPlan, TaskPlan, open_sources, plan_to_json
+from .plan import EncoderPlan, TaskPlan, chosen_cases, open_sources, plan_to_json
 from .processes import any_process, process_device, process_group, process_rank, terminated, wait_for_all
 
 
@@ -161,7 +160,7 @@ def publish_model(
 def _training_cases(plan: EncoderPlan, task: TaskPlan) -> int:
     """Scans in the list of ``task``, or synthetic scans drawn for it."""
     if task.source.get("kind") == "cases":
-        return len(read_case_list(Path(task.source["path"])))
+        return len(chosen_cases(task.source))
     share = task.weight / sum(other.weight for other in plan.tasks)
     return round(plan.train.steps * plan.train.batch_size * share)
 

@@ -10,16 +10,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from wbcss.errors import SpecError
+from wbcss.errors import CaseError, SpecError
 from wbcss.labels import OrganName, TaskId, parse_organ_name, parse_task_id
 from wbcss.registry import Registry
 from wbcss.specs import DecoderSpec, EncoderSpec, spec_from_json, spec_to_json
 
 from .atlas import TABLE_FILE, prepare_atlas, read_table
-from .cases import CasePatches, read_case_list
+from .cases import Case, CasePatches, read_case_list
 from .config import TrainConfig
 from .patches import PatchSource
-from .synthesis import SyntheticPatches, wholebody_classes
+from .synthesis import SyntheticPatches, atlas_classes
 
 _KINDS = ("atlas", "cases")
 
@@ -148,7 +148,7 @@ def _all_organs(source: Mapping[str, Any]) -> tuple[OrganName, ...]:
     if source["kind"] == "atlas":
         table = read_table(Path(source["folder"]) / TABLE_FILE)
         numbers = {row.name: label for label, row in table.items()}
-        names = set(wholebody_classes(table).values())
+        names = set(atlas_classes(table, source.get("membership", "wholebody")).values())
         return tuple(OrganName(name) for name in sorted(names, key=lambda name: numbers.get(name, 51)))
     values = read_case_list(Path(source["path"]))[0].values
     return tuple(values[value] for value in sorted(values))
@@ -160,29 +160,70 @@ def open_sources(plan: EncoderPlan, cache_dir: Path) -> Sequence[PatchSource]:
 
 
 def _open_source(task: TaskPlan, plan: EncoderPlan, cache_dir: Path) -> PatchSource:
-    kind = task.source.get("kind")
     encoder = plan.encoder if plan.train.patch is None else replace(plan.encoder, tile=plan.train.patch)
+    return open_source(
+        task.task, task.source, task.organs, encoder=encoder, seed=plan.train.seed + 1, cache_dir=cache_dir
+    )
+
+
+def open_source(
+    task: TaskId,
+    source: Mapping[str, Any],
+    organs: tuple[OrganName, ...],
+    *,
+    encoder: EncoderSpec,
+    seed: int,
+    cache_dir: Path,
+) -> PatchSource:
+    """Patches of one source, as large as the tile of ``encoder``; slow preparation is kept in ``cache_dir``.
+
+    Args:
+        task: Name the patches carry.
+        source: ``{"kind": "atlas", "folder": ..., "membership": "wholebody"}`` or ``{"kind": "cases", "path": ...,
+            "first": 0, "count": ...}``; ``first`` and ``count`` choose among the cases of the list.
+        organs: Channels 1, 2, ... of the patches.
+        encoder: Grid and intensity windows.
+        seed: Of the drawing.
+        cache_dir: May be shared by sources.
+    """
+    kind = source.get("kind")
     if kind == "atlas":
-        folder = Path(task.source["folder"])
+        folder = Path(source["folder"])
         prepare_atlas(folder, cache_dir / "atlas")
         return SyntheticPatches(
-            task=task.task,
-            organs=task.organs,
+            task=task,
+            organs=organs,
             atlas_dir=folder,
             cache_dir=cache_dir / "atlas",
             encoder=encoder,
-            seed=plan.train.seed + 1,
+            seed=seed,
+            membership=source.get("membership", "wholebody"),
         )
     if kind == "cases":
         return CasePatches(
-            task=task.task,
-            organs=task.organs,
-            cases=read_case_list(Path(task.source["path"])),
+            task=task,
+            organs=organs,
+            cases=chosen_cases(source),
             cache_dir=cache_dir / "cases",
             encoder=encoder,
-            seed=plan.train.seed + 1,
+            seed=seed,
         )
-    raise SpecError(f"the source of task {task.task!r} must be of kind {' or '.join(_KINDS)}, got {kind!r}")
+    raise SpecError(f"the source of task {task!r} must be of kind {' or '.join(_KINDS)}, got {kind!r}")
+
+
+def chosen_cases(source: Mapping[str, Any]) -> tuple[Case, ...]:
+    """The cases of a source of kind ``cases``: ``count`` of its list from ``first`` on, or all.
+
+    Raises:
+        CaseError: the list cannot be read, or has fewer cases.
+    """
+    cases = read_case_list(Path(source["path"]))
+    first = int(source.get("first", 0))
+    count = int(source.get("count", len(cases) - first))
+    if first < 0 or count < 1 or first + count > len(cases):
+        name = Path(source["path"]).name
+        raise CaseError(f"{name} has {len(cases)} cases, got a plan that takes {count} from number {first} on")
+    return cases[first : first + count]
 
 
 def plan_to_json(plan: EncoderPlan) -> dict[str, Any]:

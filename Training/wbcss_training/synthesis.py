@@ -41,14 +41,26 @@ _GROIN_MM = 720.0
 """Atlas height below which there are only legs (and hands)."""
 
 
-def wholebody_classes(table: Mapping[int, AtlasLabel]) -> dict[int, str]:
-    """Atlas label to whole-body organ name, sub-labels merged into their organ."""
+def atlas_classes(table: Mapping[int, AtlasLabel], membership: str = "wholebody") -> dict[int, str]:
+    """Atlas label to organ name for the organs of one task of the atlas, sub-labels merged into their organ.
+
+    ``wholebody`` merges chambers into the heart and brain parts into the brain; the other tasks (``chest``,
+    ``headneck``) keep every organ that names them, and merge only contents such as the vessels of a lung lobe.
+    """
+    members = {row.name for row in table.values() if row.kind == "organ" and membership in row.tasks}
     classes: dict[int, str] = {}
     for label, row in table.items():
-        if row.wholebody_class:
+        if membership != "wholebody":
+            name = row.name if row.name in members else row.wholebody_class
+            if name in members:
+                classes[label] = name
+        elif row.wholebody_class:
             classes[label] = row.wholebody_class
-        elif row.kind == "organ" and "wholebody" in row.tasks:
+        elif row.name in members:
             classes[label] = row.name
+    if not classes:
+        tasks = sorted({task for row in table.values() for task in row.tasks})
+        raise CaseError(f"the atlas has no organ of task {membership!r}; its tasks are {', '.join(tasks)}")
     return classes
 
 
@@ -59,6 +71,7 @@ class SyntheticPatches:
     Attributes:
         atlas_dir, cache_dir: Folders of ``prepare_atlas``.
         limb_share: Share of patches centered anywhere in the body; the others center on the trunk and head.
+        membership: Task of the atlas table whose organs are labeled, ``wholebody``, ``chest`` or ``headneck``.
     """
 
     task: TaskId
@@ -69,6 +82,7 @@ class SyntheticPatches:
     seed: int = 0
     deformation: DeformationSpec = field(default_factory=DeformationSpec)
     limb_share: float = 0.15
+    membership: str = "wholebody"
 
     @cached_property
     def _atlas(self) -> PreparedAtlas:
@@ -83,9 +97,9 @@ class SyntheticPatches:
         """Atlas label to decoder channel."""
         numbers = {organ: channel for channel, organ in enumerate(self.organs, start=1)}
         lookup = torch.zeros(max(self._atlas.table) + 1, dtype=torch.uint8 if len(numbers) < 256 else torch.int16)
-        for label, organ in wholebody_classes(self._atlas.table).items():
+        for label, organ in atlas_classes(self._atlas.table, self.membership).items():
             lookup[label] = numbers.get(OrganName(organ), 0)
-        missing = set(numbers) - set(wholebody_classes(self._atlas.table).values())
+        missing = set(numbers) - set(atlas_classes(self._atlas.table, self.membership).values())
         if missing:
             raise CaseError(f"the atlas has no organ {', '.join(sorted(missing))}")
         return lookup
