@@ -149,13 +149,13 @@ def write_atlas(folder: Path) -> Path:
 def write_case(
     folder: Path, name: str, *, shape: tuple[int, int, int] = (18, 16, 14), spacing_mm: float = 4.0, shift_mm: float = 0
 ) -> dict[str, str]:
-    """Image and labels of one case: liver (1) at 60 HU and spleen (2) at 120 HU in water. Returns its list entry."""
+    """Image and labels of one case: liver (1) at 60 HU and spleen (2) at 120 HU in air. Returns its list entry."""
     folder.mkdir(parents=True, exist_ok=True)
     labels = np.zeros(shape, np.uint8)
     labels[2:8, 3:9, 3:9] = 1
     labels[10:15, 3:9, 3:9] = 2
     affine = np.diag([spacing_mm, spacing_mm, spacing_mm, 1.0])
-    write_volume(folder / f"{name}.nii.gz", (60 * labels.astype(np.int16)), affine)
+    write_volume(folder / f"{name}.nii.gz", np.array([-1000, 60, 120], np.int16)[labels], affine)
     affine[0, 3] += shift_mm
     write_volume(folder / f"{name}_seg.nii.gz", labels, affine)
     return {"image": f"{name}.nii.gz", "labels": f"{name}_seg.nii.gz"}

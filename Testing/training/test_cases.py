@@ -130,7 +130,7 @@ def test_a_case_on_the_model_grid_is_left_as_it_is(tmp_path: Path) -> None:
     expected[2:8, 3:9, 3:9] = 2
     expected[10:15, 3:9, 3:9] = 1
     np.testing.assert_array_equal(prepared.channels, expected)
-    np.testing.assert_array_equal(prepared.hu, np.array([0, 120, 60])[expected])
+    np.testing.assert_array_equal(prepared.hu, np.array([-1000, 120, 60])[expected])
 
 
 @pytest.mark.parametrize(("absent", "colon"), [("background", True), ("unknown", False)])

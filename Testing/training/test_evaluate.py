@@ -34,7 +34,9 @@ def model(tmp_path: Path) -> LoadedModel:
 def cases(tmp_path: Path) -> tuple[Case, ...]:
     entries = [tiny_training.write_case(tmp_path / "cases", f"smith_{number}") for number in range(2)]
     organs = {"1": "liver", "2": "spleen", "3": "gallbladder", "4": "left_wing"}
-    return read_case_list(tiny_training.write_list(tmp_path / "cases", entries, organs=organs))
+    return read_case_list(
+        tiny_training.write_list(tmp_path / "cases", entries, organs=organs, new_organs=["left_wing"])
+    )
 
 
 def answer(monkeypatch: pytest.MonkeyPatch, model: LoadedModel, *, liver_shift: int = 0, spleen: bool = True) -> None:
@@ -105,7 +107,8 @@ def test_a_real_model_is_measured_from_end_to_end(model: LoadedModel, cases: tup
 
 
 def test_cases_without_a_known_organ_are_refused(model: LoadedModel, tmp_path: Path) -> None:
-    path = tiny_training.write_list(tmp_path, [tiny_training.write_case(tmp_path, "a")], organs={"1": "left_wing"})
+    entries = [tiny_training.write_case(tmp_path, "a")]
+    path = tiny_training.write_list(tmp_path, entries, organs={"1": "left_wing"}, new_organs=["left_wing"])
     with pytest.raises(CaseError, match="the cases name no organ that the model knows, got left_wing"):
         evaluate(model, read_case_list(path))
 

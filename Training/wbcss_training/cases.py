@@ -3,122 +3,33 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from monai.transforms.compose import Compose
-from monai.transforms.intensity.dictionary import (
-    RandGaussianNoised,
-    RandGaussianSmoothd,
-    RandScaleIntensityd,
-    RandShiftIntensityd,
-)
-from monai.transforms.spatial.dictionary import RandAffined
 
 from wbcss.errors import CaseError
-from wbcss.io.reading import read_labels, read_volume
-from wbcss.labels import OrganName, TaskId, parse_organ_name
+from wbcss.labels import OrganName, TaskId
 from wbcss.preprocess import AIR_HU, ModelGrid, PlaneReader
 from wbcss.specs import EncoderSpec
 from wbcss.volume import LabelMap, Volume
 
+from .annotation import Case, read_case
+from .augmentation import Strength, augmentation
+from .layouts import read_case_list
 from .patches import Patch, patch_rng, windowed
 
-_IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
+__all__ = ["Case", "CasePatches", "PreparedCase", "prepare_case", "read_case", "read_case_list"]
+
 _MARGIN = 1.3
 """A crop this much larger than the tile is cut before rotating, so that corners come from the scan."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """One annotated scan.
-
-    Attributes:
-        image_path, labels_path: CT and label map on the same grid.
-        values: Label value in the file to organ.
-        absent: What an organ without a voxel means: ``unknown`` (not contoured) or ``background`` (not there).
-    """
-
-    image_path: Path
-    labels_path: Path
-    values: Mapping[int, OrganName]
-    absent: Literal["unknown", "background"] = "background"
-
-
-def read_case_list(path: Path) -> tuple[Case, ...]:
-    """Cases of a JSON list or of an nnU-Net raw folder.
-
-    A list is ``{"organs": {"1": "liver", ...}, "absent": "unknown" | "background", "cases": [{"image": ...,
-    "labels": ...}]}`` with paths relative to it. A folder holds ``imagesTr``, ``labelsTr`` and ``dataset.json``.
-    """
-    file = path / "dataset.json" if path.is_dir() else path
-    try:
-        facts: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CaseError(f"expected a JSON list of cases or a folder with dataset.json, got {file}: {error}") from error
-    if path.is_dir():
-        return _nnunet_cases(path, facts)
-    absent = facts.get("absent", "background")
-    if absent not in ("unknown", "background"):
-        raise CaseError(f"'absent' in {file.name} must be 'unknown' or 'background', got {absent!r}")
-    try:
-        values = _values(facts["organs"].items(), file)
-        pairs = [(file.parent / case["image"], file.parent / case["labels"]) for case in facts["cases"]]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise CaseError(f"{file.name} must hold 'organs' and 'cases' with 'image' and 'labels', got {error}") from error
-    return _checked([Case(image_path=i, labels_path=m, values=values, absent=absent) for i, m in pairs], file)
-
-
-def _nnunet_cases(folder: Path, facts: Mapping[str, Any]) -> tuple[Case, ...]:
-    labels = facts.get("labels")
-    if not isinstance(labels, dict):
-        raise CaseError(f"dataset.json must map the names of its labels to values, got {labels!r}")
-    values = _values(((value, name) for name, value in labels.items() if name != "background"), folder / "dataset.json")
-    if not (folder / "labelsTr").is_dir():
-        raise CaseError(f"an nnU-Net folder must hold imagesTr and labelsTr, got no labelsTr in {folder}")
-    cases = []
-    for labels_path in sorted((folder / "labelsTr").iterdir()):
-        suffix = next((s for s in _IMAGE_SUFFIXES if labels_path.name.endswith(s)), None)
-        if suffix is not None:
-            image = folder / "imagesTr" / (labels_path.name.removesuffix(suffix) + "_0000" + suffix)
-            cases.append(Case(image_path=image, labels_path=labels_path, values=values))
-    return _checked(cases, folder)
-
-
-def _values(pairs: Iterable[tuple[Any, Any]], file: Path) -> dict[int, OrganName]:
-    """Label value to organ; every value a whole number above 0, every organ once."""
-    values: dict[int, OrganName] = {}
-    for value, name in pairs:
-        try:
-            number = int(value)
-        except (TypeError, ValueError):
-            number = 0
-        if number < 1:
-            raise CaseError(f"{file.name} must give {name!r} a whole number above 0, got {value!r}")
-        if number in values or name in values.values():
-            raise CaseError(f"{file.name} may give a value or an organ once, got {value!r} for {name!r} again")
-        values[number] = parse_organ_name(name)
-    if not values:
-        raise CaseError(f"{file.name} must name at least one organ, got none")
-    return values
-
-
-def _checked(cases: Sequence[Case], source: Path) -> tuple[Case, ...]:
-    if not cases:
-        raise CaseError(f"{source.name} must list at least one case, got none")
-    for case in cases:
-        for path in (case.image_path, case.labels_path):
-            if not path.exists():
-                raise CaseError(f"{source.name} names {path.name}, which is not there; check the paths in the list")
-    return tuple(cases)
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,31 +47,13 @@ class PreparedCase:
     annotated: npt.NDArray[np.bool_]
 
 
-def read_case(case: Case) -> tuple[Volume, LabelMap]:
-    """Image and label map (I, J, K) of a case. Raises CaseError unless they lie on the same grid."""
-    volume = read_volume(case.image_path).volume
-    labels, affine, _ = read_labels(case.labels_path)
-    if labels.shape != volume.shape:
-        raise CaseError(
-            f"image and labels of a case must share a grid, got {volume.shape} and {labels.shape} voxels "
-            f"({case.labels_path.name}); resample the labels to the image"
-        )
-    apart_mm = float(np.abs(affine - volume.affine).max())
-    if apart_mm > 1e-2:
-        raise CaseError(
-            f"image and labels of a case must share a grid, got affines that differ by {apart_mm:.3g} mm "
-            f"({case.labels_path.name}); resample the labels to the image"
-        )
-    return volume, labels
-
-
 def prepare_case(case: Case, *, organs: Sequence[OrganName], encoder: EncoderSpec) -> PreparedCase:
     """Read, check and resample one case. Raises CaseError naming what does not fit."""
     volume, labels = read_case(case)
     if len(organs) > 255:
         raise CaseError(f"a task may have at most 255 organs, got {len(organs)}; split it into several tasks")
     numbers = {organ: channel for channel, organ in enumerate(organs, start=1)}
-    lookup = np.zeros(max(int(labels.max()), *case.values) + 1, np.uint8)
+    lookup = np.zeros(max(int(labels.max()), *case.values, 0) + 1, np.uint8)
     annotated = np.zeros(1 + len(organs), bool)
     annotated[0] = True
     found = set(np.unique(labels).tolist())
@@ -198,6 +91,7 @@ class CasePatches:
 
     Attributes:
         foreground_share: Share of patches centered on a voxel of an organ drawn evenly (METHOD 1.2: 0.33).
+        augmentation: How much a patch differs from the scan it is cut from.
     """
 
     task: TaskId
@@ -207,6 +101,7 @@ class CasePatches:
     encoder: EncoderSpec
     seed: int = 0
     foreground_share: float = 0.33
+    augmentation: Strength = "normal"
     _open: dict[int, PreparedCase] = field(default_factory=dict, repr=False, compare=False)
 
     def patch(self, index: int) -> Patch:
@@ -230,24 +125,7 @@ class CasePatches:
 
     @cached_property
     def _augment(self) -> Compose:
-        """No mirroring: left and right are different organs. HU keep their meaning: shifts stay small."""
-        return Compose(
-            [
-                RandAffined(
-                    ["hu", "labels"],
-                    spatial_size=self.encoder.tile,
-                    prob=0.7,
-                    rotate_range=(0.2, 0.2, 0.2),
-                    scale_range=(0.2, 0.2, 0.2),
-                    mode=("bilinear", "nearest"),
-                    padding_mode="zeros",
-                ),
-                RandGaussianSmoothd(["hu"], prob=0.2, sigma_x=(0.3, 1.0), sigma_y=(0.3, 1.0), sigma_z=(0.3, 1.0)),
-                RandGaussianNoised(["hu"], prob=0.3, std=20.0, sample_std=True),
-                RandScaleIntensityd(["hu"], prob=0.3, factors=0.05),
-                RandShiftIntensityd(["hu"], prob=0.3, offsets=15.0),
-            ]
-        )
+        return augmentation(self.augmentation, self.encoder.tile)
 
     def _case(self, number: int) -> PreparedCase:
         if number not in self._open:
@@ -256,9 +134,8 @@ class CasePatches:
 
     def _cached(self, case: Case) -> PreparedCase:
         """The prepared case, made once; the file name is a hash, so no identifier reaches the cache."""
-        key = hashlib.sha256(
-            repr((case, self.organs, self.encoder.spacing_mm, case.image_path.stat().st_mtime_ns)).encode()
-        ).hexdigest()[:24]
+        changed = [path.stat().st_mtime_ns for path in case.files]
+        key = hashlib.sha256(repr((case, self.organs, self.encoder.spacing_mm, changed)).encode()).hexdigest()[:24]
         path = self.cache_dir / f"{key}.npz"
         if not path.is_file():
             prepared = prepare_case(case, organs=self.organs, encoder=self.encoder)
