@@ -34,6 +34,9 @@ class TrainConfig:
             where at half the cost per step; a later part with 0 learns the borders.
         batch_dice: Sum intersections over the batch before dividing.
         gradient_clip: Largest gradient norm.
+        feature_distillation: Weight of the loss that keeps the skips of an encoder in training near those of the
+            published encoder that the run started from (METHOD 1.1).
+        decoder_distillation: The same for what the heads of the published decoders read; they stay frozen.
         autocast: Run the network in bfloat16 where the processor has it.
         checkpoint_every: Steps between checkpoints.
         log_every: Steps between lines in metrics.jsonl.
@@ -54,6 +57,8 @@ class TrainConfig:
     finest_level: int = 0
     batch_dice: bool = True
     gradient_clip: float = 12.0
+    feature_distillation: float = 0.0
+    decoder_distillation: float = 0.0
     autocast: bool = True
     checkpoint_every: int = 100
     log_every: int = 10
@@ -71,12 +76,17 @@ class TrainConfig:
         for name in ("decay_fraction", "balanced_fraction", "ema_decay"):
             if not 0 <= getattr(self, name) <= 1:
                 raise SpecError(f"{name} must be in [0, 1], got {getattr(self, name)}")
-        for name in ("warmup_steps", "weight_decay", "seed"):
+        for name in ("warmup_steps", "weight_decay", "seed", "feature_distillation", "decoder_distillation"):
             if getattr(self, name) < 0:
                 raise SpecError(f"{name} must not be negative, got {getattr(self, name)}")
         for name in ("learning_rate", "gradient_clip"):
             if not getattr(self, name) > 0:
                 raise SpecError(f"{name} must be positive, got {getattr(self, name)}")
+
+    @property
+    def distills(self) -> bool:
+        """Whether the run keeps its encoder near a former one."""
+        return self.feature_distillation > 0 or self.decoder_distillation > 0
 
     @property
     def decay_start(self) -> int:

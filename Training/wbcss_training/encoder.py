@@ -19,13 +19,14 @@ from wbcss.cards import EncoderCard, TaskCard
 from wbcss.catalogue import find
 from wbcss.errors import RunError
 from wbcss.labels import OrganName, TaskId
-from wbcss.loading import save_weights
+from wbcss.loading import load_model, save_weights
 from wbcss.nn.encoder import Encoder
 from wbcss.nn.model import WholeBodyModel
 from wbcss.progress import IsCancelled, Progress, never, silent
 from wbcss.registry import Registry, StagedEncoder, StagedTask
 from wbcss.specs import DecoderSpec
 
+from .continual.distillation import FormerSelf
 from .initial import start_from
 from .learner import Learner, build_learner
 from .loop import CHECKPOINTS, train
@@ -55,7 +56,10 @@ def train_encoder(
         learner = build_learner(Encoder(plan.encoder), {task.task: task.decoder for task in plan.tasks}, plan.train)
         if plan.initial is not None and not (run_dir / CHECKPOINTS).is_dir():
             start_from(learner, plan.initial, {task.task: task.organs for task in plan.tasks})
+        learner.former = _former_self(plan)
         learner.to(process_device(device))
+        if learner.former is not None:
+            learner.former.to(process_device(device))
         if process_rank() == 0:
             _write_config(plan, run_dir)
         deadline = None if minutes is None else time.monotonic() + 60 * minutes
@@ -80,6 +84,15 @@ def train_encoder(
                 if any_process(stop()):
                     break
     return averaged_model(average)
+
+
+def _former_self(plan: EncoderPlan) -> FormerSelf | None:
+    """The published networks that ``plan`` keeps its encoder near to."""
+    if plan.initial is None or not plan.distills:
+        return None
+    network = load_model(Registry(plan.initial)).network
+    with_decoders = any(part.decoder_distillation > 0 for part in plan.parts)
+    return FormerSelf(network.encoder, {task: network.decoder(task) for task in network.tasks if with_decoders})
 
 
 def _scaled(progress: Progress, share: float) -> Progress:
@@ -108,6 +121,8 @@ def publish_model(
 ) -> None:
     """Freeze ``model``: publish its encoder, then every decoder.
 
+    A run that kept its encoder near a published one carries the decoders of that one's other tasks over as they are.
+
     Args:
         model: Encoder and decoders of ``plan``.
         plan: Names, licence and provenance.
@@ -133,6 +148,8 @@ def publish_model(
             weights=staged,
         )
     )
+    if plan.initial is not None and plan.distills:
+        _carry_over(plan, registry, encoder_sha256=encoder.weights_sha256, run_dir=run_dir)
     for task in plan.tasks:
         kept = (organs or {}).get(task.task, task.organs)
         state, spec = keep_organs(model, task.task, task.organs, kept)
@@ -155,6 +172,33 @@ def publish_model(
                 weights=path,
             )
         )
+
+
+def _carry_over(plan: EncoderPlan, registry: Registry, *, encoder_sha256: str, run_dir: Path) -> None:
+    """Publish the decoders of the initial registry that ``plan`` did not train, on the new encoder.
+
+    What was measured with the former encoder no longer holds and is left out of their cards.
+    """
+    assert plan.initial is not None  # noqa: S101 -- the caller asked
+    former = load_model(Registry(plan.initial))
+    trained = {task.task for task in plan.tasks}
+    for task, card in former.cards.items():
+        if task in trained:
+            continue
+        path = run_dir / f"{task}.safetensors"
+        save_weights(former.network.decoder(task).state_dict(), path)
+        carried = TaskCard(
+            task=task,
+            organs=card.organs,
+            spec=card.spec,
+            encoder_sha256=encoder_sha256,
+            training_cases=card.training_cases,
+            license=card.license,
+            provenance=f"{card.provenance} The encoder was trained further afterwards ({plan.name}), this decoder not.",
+            limits=card.limits,
+            created=card.created,
+        )
+        registry.publish(StagedTask(card=carried, weights=path))
 
 
 def _training_cases(plan: EncoderPlan, task: TaskPlan) -> int:

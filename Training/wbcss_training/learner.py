@@ -10,22 +10,27 @@ from torch.nn import functional as F
 
 from wbcss.labels import TaskId
 from wbcss.nn.decoder import Decoder, DeepSupervision
-from wbcss.nn.encoder import Encoder
+from wbcss.nn.encoder import Encoder, Skips
 from wbcss.nn.model import WholeBodyModel
 from wbcss.specs import DecoderSpec
 
 from .config import TrainConfig
+from .continual.distillation import FormerSelf
 from .losses import OrganLoss, draw_voxels
 from .patches import FeaturePatch, Patch, Sample
 
 
 class Learner(nn.Module):
-    """Encoder and decoders that a run trains, with the heads of deep supervision that are thrown away afterwards."""
+    """Encoder and decoders that a run trains, with the heads of deep supervision that are thrown away afterwards.
 
-    def __init__(self, model: WholeBodyModel, config: TrainConfig) -> None:
+    ``former`` is what the encoder is kept near to, by the weights of ``config``.
+    """
+
+    def __init__(self, model: WholeBodyModel, config: TrainConfig, former: FormerSelf | None = None) -> None:
         super().__init__()
         self.model = model
         self.config = config
+        self.former = former
         self.loss = OrganLoss(batch_dice=config.batch_dice)
         self.supervision = nn.ModuleDict(
             {str(task): supervision_of(model.decoder(task).spec, config) for task in model.tasks}
@@ -38,10 +43,24 @@ class Learner(nn.Module):
         image = image.contiguous(memory_format=torch.channels_last_3d)
         decoder = self.model.decoder(task)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.config.autocast):
-            levels = decoder.levels(self.model.encoder(image), finest=self.config.finest_level)
+            skips = self.model.encoder(image)
+            levels = decoder.levels(skips, finest=self.config.finest_level)
+            drift = self._drift(image, skips)
         heads = [decoder.head, *self.supervision[task].heads]  # type: ignore[misc]
-        return supervised_loss(
+        loss = supervised_loss(
             levels, heads, patches, loss=self.loss, config=self.config, step=step, generator=generator
+        )
+        return loss if drift is None else loss + drift
+
+    def _drift(self, image: torch.Tensor, skips: Skips) -> torch.Tensor | None:
+        """How far the encoder has gone from its former self on ``image``, weighted."""
+        if self.former is None or not self.config.distills:
+            return None
+        return self.former.drift(
+            skips,
+            self.former.skips(image),
+            weight=self.config.feature_distillation,
+            decoder_weight=self.config.decoder_distillation,
         )
 
 

@@ -73,11 +73,21 @@ class EncoderPlan:
         lengths = [part.steps for part in self.parts]
         if any(later <= sooner for sooner, later in itertools.pairwise(lengths)):
             raise SpecError(f"every part of a plan must end after the one before it, got steps {lengths}")
+        if self.distills and self.initial is None:
+            raise SpecError(
+                f"the training plan {self.name!r} keeps its encoder near a former one, so it must name that one under "
+                "'initial', got none"
+            )
         if not self.tasks:
             raise SpecError(f"the training plan {self.name!r} must have at least one task, got none")
         names = [task.task for task in self.tasks]
         if len(set(names)) != len(names):
             raise SpecError(f"every task of a plan must have a name of its own, got {', '.join(names)}")
+
+    @property
+    def distills(self) -> bool:
+        """Whether the run keeps its encoder near the one it starts from."""
+        return any(part.distills for part in self.parts)
 
     @property
     def parts(self) -> tuple[TrainConfig, ...]:
