@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import pickle  # noqa: TID251 -- as DataLoader sends sources to its workers
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import tiny_training
 import torch
 
 from wbcss.errors import CaseError
+from wbcss.io.writing import write_volume
 from wbcss.labels import OrganName
 from wbcss_training.cases import CasePatches, _crop, prepare_case, read_case_list
 
@@ -195,6 +197,15 @@ def test_the_cache_names_no_patient_and_is_used_again(tmp_path: Path, monkeypatc
     monkeypatch.setattr("wbcss_training.cases.prepare_case", None)
     again = dataclasses.replace(source, _open={})
     assert torch.equal(again.patch(3).image, patches[3].image)
+
+
+def test_corrected_labels_are_not_taken_from_the_cache(tmp_path: Path) -> None:
+    source = new_source(tmp_path, tmp_path / "cache")
+    labels_path = source.cases[0].labels_path
+    assert set(np.unique(source._case(0).channels)) == {0, 1, 2}
+    write_volume(labels_path, np.ones((18, 16, 14), np.uint8), np.diag([4.0, 4.0, 4.0, 1.0]))
+    os.utime(labels_path, ns=(0, 0))  # whatever the clock of the file system can tell apart
+    assert set(np.unique(dataclasses.replace(source, _open={})._case(0).channels)) == {1}
 
 
 def test_a_source_travels_to_another_process(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ AFFINE_TOLERANCE_MM = 1e-2
 """Two affines nearer than this are one grid: float32 headers and a trip through LPS lose about a thousandth of it."""
 
 _OFFSET_TOLERANCE_VOXELS = 1e-2
+_HASHED_PLANES = 64
 _GENERIC_STEMS = frozenset({"ct", "image", "img", "volume", "scan", "data", "imaging"})
 _IMAGE_ENDINGS = ("_0000", "_ct", "_image", "_img", "-ct", "-image")
 
@@ -65,6 +66,12 @@ class Case:
         return tuple(self.values[value] for value in sorted(self.values))
 
     @property
+    def title(self) -> str:
+        """What to call the case on the user's own terminal, and nowhere else."""
+        name = self.image_path.name
+        return f"{self.image_path.absolute().parent.name}/{name}" if _is_generic(name) else name
+
+    @property
     def files(self) -> tuple[Path, ...]:
         """Every file the case is read from."""
         return (self.image_path, *(self.masks.values() if self.masks else (self.labels_path,)))
@@ -87,12 +94,22 @@ class Annotation:
 
 def patient_of(image_path: Path) -> str:
     """The patient that a file name suggests: its stem without a channel or kind, or its folder if it says only "ct"."""
-    stem = image_path.name
-    for suffix in IMAGE_SUFFIXES:
-        stem = stem.removesuffix(suffix)
+    stem = _stem(image_path.name)
+    if _is_generic(image_path.name):
+        return image_path.absolute().parent.name
     for ending in _IMAGE_ENDINGS:
         stem = stem.removesuffix(ending)
-    return image_path.absolute().parent.name if stem.lower() in _GENERIC_STEMS else stem
+    return stem
+
+
+def _stem(name: str) -> str:
+    for suffix in IMAGE_SUFFIXES:
+        name = name.removesuffix(suffix)
+    return name
+
+
+def _is_generic(name: str) -> bool:
+    return _stem(name).lower() in _GENERIC_STEMS
 
 
 def read_case(case: Case) -> tuple[Volume, LabelMap]:
@@ -124,10 +141,10 @@ def annotate(case: Case, volume: Volume) -> Annotation:
 
 def image_hash(volume: Volume) -> str:
     """SHA-256 of the voxels and the shape, the same for every file format and place that they are kept in."""
-    # Whole HU may lie in a float file and in an integer one; the copy is one volume large.
-    voxels = np.ascontiguousarray(volume.voxels, dtype=np.float32)
     digest = hashlib.sha256(repr(volume.shape).encode())
-    digest.update(voxels.data)
+    for start in range(0, volume.shape[0], _HASHED_PLANES):
+        # Whole HU may lie in a float file and in an integer one; as float32 both are the same.
+        digest.update(np.ascontiguousarray(volume.voxels[start : start + _HASHED_PLANES], dtype=np.float32).data)
     return digest.hexdigest()
 
 

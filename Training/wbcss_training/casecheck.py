@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -13,19 +12,16 @@ from scipy import ndimage
 
 from wbcss.body import BODY_HU, CELL_MM, body_of, cell_means
 from wbcss.errors import InputError
+from wbcss.io.labelmap import labels_json_path
 from wbcss.io.reading import read_volume
-from wbcss.labels import OrganName
-from wbcss.preprocess import MAX_SIZE_MM, canonical_orientation
-from wbcss.volume import LabelMap, Shape3, Volume
+from wbcss.io.voxels import slabs
+from wbcss.labels import MAX_LABEL, OrganName
+from wbcss.preprocess import canonical_orientation
+from wbcss.volume import LabelMap, Shape3
 
-from .annotation import Annotation, Case, annotate, image_hash
-from .findings import Finding, Kind, Severity
-
-PLAUSIBLE_SPACING_MM = (0.2, 10.0)
-"""Body CT outside of this range is rare enough to be mentioned."""
-
-HIGHEST_AIR_HU = -200
-"""A CT of a body without a single voxel below this shows neither air nor lung."""
+from .annotation import IMAGE_SUFFIXES, Annotation, Case, annotate, image_hash
+from .findings import Finding, Kind, Notes
+from .imagecheck import check_image
 
 MIN_VOXELS = 10
 MAX_PIECES = 10
@@ -36,8 +32,24 @@ OUTSIDE_WARNING = 0.2
 OUTSIDE_ERROR = 0.9
 MIDLINE_MARGIN_MM = 10.0
 
+_MANY = {
+    *(
+        "cartilages",
+        "discs",
+        "arteries",
+        "teeth",
+        "carpal",
+        "metacarpal",
+        "tarsal",
+        "metatarsal",
+        "phalanges",
+        "muscles",
+    ),
+    *("ganglia", "tumor", "metastasis", "sarcoma", "cyst", "nodule", "lesion", "effusion", "hematoma"),
+}
+"""Words of organs that are several pieces by nature."""
+
 _TOUCHING = np.ones((3, 3, 3), dtype=bool)
-_CT_NAMES = ("ct", "computed tomography", "nonorm", "nonormalization")
 _IMAGE_KINDS: tuple[tuple[str, Kind], ...] = (
     ("dimensions", "image_not_3d"),
     ("color", "image_not_3d"),
@@ -74,17 +86,6 @@ class Look:
     volumes_ml: Mapping[OrganName, float]
 
 
-@dataclass(frozen=True, eq=False)
-class _Notes:
-    """Collects the findings of one case."""
-
-    number: int
-    findings: list[Finding]
-
-    def add(self, kind: Kind, severity: Severity, message: str, organ: OrganName | None = None) -> None:
-        self.findings.append(Finding(kind=kind, severity=severity, message=message, case=self.number, organ=organ))
-
-
 def look_at(case: Case, number: int, wanted: frozenset[OrganName] | None = None) -> Look:
     """Read and judge one case; nothing is raised for what is wrong with it.
 
@@ -93,14 +94,14 @@ def look_at(case: Case, number: int, wanted: frozenset[OrganName] | None = None)
         number: Its place in the list, from 1.
         wanted: Organs to judge; all by default.
     """
-    notes = _Notes(number, [])
+    notes = Notes(case=number)
     try:
         volume = read_volume(case.image_path).volume
     except InputError as error:
         notes.add(_kind(error, _IMAGE_KINDS, "image_unreadable"), "error", _plain(error, case))
         return Look(findings=tuple(notes.findings), volumes_ml={})
     digest = image_hash(volume)
-    _check_image(case, volume, notes)
+    check_image(volume, case.modality, notes)
     try:
         annotation = annotate(case, volume)
     except InputError as error:
@@ -119,60 +120,10 @@ def look_at(case: Case, number: int, wanted: frozenset[OrganName] | None = None)
     )
 
 
-def _check_image(case: Case, volume: Volume, notes: _Notes) -> None:
-    if case.modality and not case.modality.strip().lower().startswith(_CT_NAMES):
-        notes.add(
-            "image_not_ct",
-            "error",
-            f"the dataset must hold CT, got the channel {case.modality!r}; only CT can be learned",
-        )
-    low_mm, high_mm = PLAUSIBLE_SPACING_MM
-    spacing = "x".join(f"{side:.3g}" for side in volume.spacing_mm)
-    if max(volume.size_mm) > MAX_SIZE_MM:
-        notes.add(
-            "image_geometry",
-            "error",
-            f"a scan must measure at most {MAX_SIZE_MM:.0f} mm along every axis, got {max(volume.size_mm):.0f} mm "
-            f"with voxels of {spacing} mm; check the spacing",
-        )
-    elif min(volume.spacing_mm) < low_mm or max(volume.spacing_mm) > high_mm:
-        notes.add(
-            "image_geometry",
-            "warning",
-            f"voxels are usually {low_mm:g} to {high_mm:g} mm wide, got {spacing} mm; check the spacing",
-        )
-    _check_hounsfield(volume, notes)
-
-
-def _check_hounsfield(volume: Volume, notes: _Notes) -> None:
-    low, high = float(volume.voxels.min()), float(volume.voxels.max())
-    found = f"got values from {low:g} to {high:g}"
-    if low == high:
-        notes.add("image_not_hu", "error", f"an image must show something, got {low:g} in every voxel; export it again")
-    elif high - low <= 2:
-        notes.add("image_not_hu", "error", f"voxels must be Hounsfield units, {found}; undo the scaling to [0, 1]")
-    elif low >= 0:
-        hint = "this is an 8-bit picture" if high <= 255 else "this is an MR, or the intercept of -1024 was lost"
-        notes.add(
-            "image_not_hu",
-            "error",
-            f"voxels must be Hounsfield units, where fat and air lie below 0, {found}; {hint}: export the CT again",
-        )
-    elif high < BODY_HU:
-        notes.add(
-            "image_without_body", "error", f"a CT must show a body, {found}, which is air alone; leave the case out"
-        )
-    elif low > HIGHEST_AIR_HU:
-        notes.add(
-            "image_not_hu",
-            "warning",
-            f"a CT in Hounsfield units shows air near -1000, {found}; check that the image was not rescaled",
-        )
-
-
-def _check_values(case: Case, values: Mapping[int, OrganName], annotation: Annotation, notes: _Notes) -> dict[int, int]:
+def _check_values(case: Case, values: Mapping[int, OrganName], annotation: Annotation, notes: Notes) -> dict[int, int]:
     """Voxels of every value of ``values`` that occurs."""
-    bins = np.bincount(annotation.labels.ravel(order="K"))
+    parts = [np.bincount(slab.ravel(order="K"), minlength=MAX_LABEL + 1) for _, slab in slabs(annotation.labels)]
+    bins = np.sum(parts, axis=0)
     found = {int(value): int(bins[value]) for value in np.flatnonzero(bins) if value > 0}
     strange = {value: n for value, n in found.items() if value not in case.values and value not in case.ignored}
     if strange:
@@ -208,7 +159,7 @@ def _check_values(case: Case, values: Mapping[int, OrganName], annotation: Annot
     return counts
 
 
-def _check_organs(values: Mapping[int, OrganName], annotation: Annotation, notes: _Notes) -> None:
+def _check_organs(values: Mapping[int, OrganName], annotation: Annotation, notes: Notes) -> None:
     orientation = canonical_orientation(annotation.volume.affine)
     labels: LabelMap = orientation.view(annotation.labels)
     spacing = annotation.volume.spacing_mm
@@ -222,8 +173,7 @@ def _check_organs(values: Mapping[int, OrganName], annotation: Annotation, notes
             continue
         mask = labels[box] == value
         _check_shape(organ, mask, notes)
-        index = np.argwhere(mask) + [side.start for side in box]
-        outside = body.share_outside(index)
+        outside = body.share_outside(mask, box)
         if outside > OUTSIDE_WARNING:
             notes.add(
                 "organ_outside_body",
@@ -232,12 +182,13 @@ def _check_organs(values: Mapping[int, OrganName], annotation: Annotation, notes
                 "check that the labels belong to this image",
                 organ,
             )
-        places_mm[organ] = float(index[:, 0].mean()) * r_mm
+        planes = mask.sum(axis=(1, 2))
+        places_mm[organ] = float(np.average(np.arange(box[0].start, box[0].stop), weights=planes)) * r_mm
         _check_midline(organ, values, places_mm[organ], body.midline_mm(box[2], r_mm), notes)
     _check_sides(places_mm, notes)
 
 
-def _check_shape(organ: OrganName, mask: npt.NDArray[np.bool_], notes: _Notes) -> None:
+def _check_shape(organ: OrganName, mask: npt.NDArray[np.bool_], notes: Notes) -> None:
     voxels = int(np.count_nonzero(mask))
     if voxels < MIN_VOXELS:
         notes.add(
@@ -249,7 +200,7 @@ def _check_shape(organ: OrganName, mask: npt.NDArray[np.bool_], notes: _Notes) -
         return
     pieces, count = ndimage.label(mask, _TOUCHING)
     largest = int(np.bincount(pieces.ravel())[1:].max()) / voxels
-    if count > MAX_PIECES or largest < MIN_LARGEST_PIECE:
+    if (count > MAX_PIECES or largest < MIN_LARGEST_PIECE) and not _MANY & set(organ.split("_")):
         notes.add(
             "organ_in_pieces",
             "warning",
@@ -259,7 +210,7 @@ def _check_shape(organ: OrganName, mask: npt.NDArray[np.bool_], notes: _Notes) -
         )
 
 
-def _check_sides(places_mm: Mapping[OrganName, float], notes: _Notes) -> None:
+def _check_sides(places_mm: Mapping[OrganName, float], notes: Notes) -> None:
     """Along the axis that runs to the patient's right, what is called left must come first."""
     for left, place_mm in places_mm.items():
         right = _twin(left)
@@ -280,7 +231,7 @@ def _check_midline(
     values: Mapping[int, OrganName],
     place_mm: float,
     midline_mm: float | None,
-    notes: _Notes,
+    notes: Notes,
 ) -> None:
     """For an organ of one side whose twin is not learned: is it on its side of the body?"""
     twin = _twin(organ)
@@ -322,10 +273,13 @@ class _Body:
         cell_mm = (i * spacing_mm[0], j * spacing_mm[1], k * spacing_mm[2])
         return cls(body_of(cell_means(voxels, (i, j, k)) > BODY_HU, cell_mm), (i, j, k))
 
-    def share_outside(self, index: npt.NDArray[np.int64]) -> float:
-        """Fraction of the voxels ``index`` (N, 3) that lie in the air around the patient."""
-        i, j, k = (index // self.size).T
-        return float(np.mean(~self.cells[i, j, k]))
+    def share_outside(self, mask: npt.NDArray[np.bool_], box: tuple[slice, ...]) -> float:
+        """Fraction of ``mask``, which fills ``box``, in the air around the patient; 0 where no patient is seen."""
+        if not self.cells.any():
+            return 0.0
+        places = [np.arange(side.start, side.stop) // n for side, n in zip(box, self.size, strict=True)]
+        inside = np.count_nonzero(mask & self.cells[np.ix_(*places)])
+        return 1 - float(inside / np.count_nonzero(mask))
 
     def midline_mm(self, planes: slice, r_mm: float) -> float | None:
         """Middle of the body along R within the planes, from the first voxel's middle; None where there is none."""
@@ -344,11 +298,14 @@ def _kind(error: InputError, kinds: tuple[tuple[str, Kind], ...], otherwise: Kin
 def _plain(error: InputError, case: Case) -> str:
     """What ``error`` says, without the names of the case's files: they may hold a patient's name."""
     text = str(error)
-    spoken: list[tuple[Path, str]] = [(case.image_path, "the image"), (case.labels_path, "the labels")]
-    spoken = [(path, f"the mask of {organ}") for organ, path in case.masks.items()] + spoken
-    for path, words in spoken:
-        for name in (str(path), str(path.absolute()), path.name):
-            text = text.replace(f" ({name})", f" ({words})").replace(name, words)
+    names: list[tuple[str, str]] = []
+    masks = [(path, f"the mask of {organ}") for organ, path in case.masks.items()]
+    for path, words in (*masks, (case.image_path, "the image"), (case.labels_path, "the labels")):
+        names += [(str(path), words), (labels_json_path(path).name, f"the names beside {words}")]
+        if path.name.endswith(IMAGE_SUFFIXES):
+            names += [(f" ({path.name})", f" ({words})"), (path.name, words)]
+    for name, words in names:
+        text = text.replace(name, words)
     return " ".join(text.split())
 
 

@@ -58,7 +58,7 @@ def check_cases(
         num_cases=len(cases),
         organs=counts,
         image_hashes=tuple(look.image_hash for look in looks),
-        names=tuple(case.image_path.name for case in cases),
+        names=tuple(case.title for case in cases),
     )
 
 

@@ -65,6 +65,23 @@ class Finding:
         return {"kind": self.kind, "case": self.case, "organ": self.organ, "message": self.message}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Notes:
+    """Collects the findings of one case.
+
+    Attributes:
+        case: Its number in the list, from 1.
+        findings: So far.
+    """
+
+    case: int
+    findings: list[Finding] = field(default_factory=list)
+
+    def add(self, kind: Kind, severity: Severity, message: str, organ: OrganName | None = None) -> None:
+        """Note one finding."""
+        self.findings.append(Finding(kind=kind, severity=severity, message=message, case=self.case, organ=organ))
+
+
 class OrganCount(NamedTuple):
     """In how many cases an organ is annotated, in how many of those it has a voxel, and its volumes there."""
 
@@ -82,7 +99,7 @@ class CheckReport:
         num_cases: How many were looked at.
         organs: Per organ, how often it occurs.
         image_hashes: Hash of every case's voxels, "" where it could not be read; splits use them. Not published.
-        names: File name of every case's image, for the terminal. Not published.
+        names: What to call every case on the terminal. Not published.
     """
 
     findings: tuple[Finding, ...]

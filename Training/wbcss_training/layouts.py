@@ -326,6 +326,6 @@ def _checked(cases: Sequence[Case], source: Path, organs: OrganChoice) -> tuple[
     found = {organ for case in cases for organ in case.values.values()}
     lacking = sorted((organs.wanted or frozenset()) - found)
     if lacking or not found:
-        have = ", ".join(sorted(found)) or "no organ"
-        raise CaseError(f"{source.name} must hold every organ that was chosen, got no {', '.join(lacking)} in {have}")
+        have = ", ".join(sorted(found)) or "none of the catalogue"
+        raise CaseError(f"{source.name} must hold every chosen organ, got none for {', '.join(lacking)}; it has {have}")
     return tuple(cases)

@@ -94,8 +94,7 @@ def map_names(names: Iterable[str], choice: OrganChoice, *, source: str) -> dict
     for name in names:
         organ = organ_of(name, choice)
         if organ is None:
-            if choice.wanted is None:
-                unknown.append(name)
+            unknown.append(name)
             continue
         if choice.wanted is not None and organ not in choice.wanted:
             continue
@@ -105,8 +104,12 @@ def map_names(names: Iterable[str], choice: OrganChoice, *, source: str) -> dict
                 f"{source} may name an organ once, got {twin!r} and {name!r} for {organ}; rename or leave out one"
             )
         mapped[name] = organ
-    if unknown:
+    if unknown and choice.wanted is None:
         raise CaseError(f"{source} names {unknown_message(unknown)}")
+    lacking = sorted((choice.wanted or frozenset()) - set(mapped.values()))
+    for name in unknown:  # what nobody asked for may be called anything, but a chosen organ may hide behind it
+        for near in suggest(name, among=lacking, limit=1):
+            raise CaseError(f"{source} has no label called {near}, but {name!r}; if they are one, choose {name}={near}")
     return mapped
 
 
@@ -129,8 +132,8 @@ def unknown_message(names: Iterable[str]) -> str:
         told.append(f"{name!r} (near: {', '.join(near)})" if near else f"{name!r}")
     more = f" and {len(names) - _TOLD} more" if len(names) > _TOLD else ""
     return (
-        f"{len(names)} organ(s) that the catalogue lacks: {', '.join(told)}{more}; choose with organs "
-        f"'NAME=ORGAN', or 'NAME=new:ORGAN' for a new organ"
+        f"{len(names)} organ(s) that the catalogue lacks: {', '.join(told)}{more}; choose with --organs NAME=ORGAN, or "
+        "NAME=new:ORGAN for a new organ"
     )
 
 
