@@ -73,7 +73,7 @@ def _strong(patch: Shape3) -> list[Any]:
             num_cells=4,
             prob=0.5,
             distort_limit=(-0.15, 0.15),
-            mode=("bilinear", "nearest"),
+            mode=("bilinear", "nearest"),  # type: ignore[arg-type]  # MONAI takes one for each key
             padding_mode="zeros",
         ),
         RandSimulateLowResolutiond(["hu"], prob=0.2, zoom_range=(0.5, 1.0)),

@@ -170,7 +170,7 @@ def _drawn(
         for b, index in zip(members, drawn, strict=True)
     ]
     targets = torch.stack([coarse[b].reshape(-1)[index[:num]] for b, index in zip(members, drawn, strict=True)])
-    weight = head.weight.flatten(1).float()  # type: ignore[operator,union-attr]
+    weight = head.weight.flatten(1).float()  # type: ignore[operator]
     logits = torch.stack([F.linear(row.float(), weight, head.bias) for row in rows])  # type: ignore[arg-type]
     return logits.transpose(1, 2), targets
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -24,8 +25,13 @@ from .config import TrainConfig
 from .patches import Sample, SampleSource
 from .processes import any_process, process_count, process_rank
 
+Item = TypeVar("Item")
+
 CHECKPOINTS = "checkpoints"
 """Folder of a run that holds its checkpoints."""
+
+METRICS = "metrics.jsonl"
+"""File of a run with one JSON line per logged step."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,12 +93,12 @@ def train(
     )
     average = AveragedModel(learner, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))  # type: ignore[no-untyped-call]
     step = load_checkpoint(run_dir / CHECKPOINTS, learner=learner, average=average, optimizer=optimizer)
-    metrics = MetricsLog(run_dir / "metrics.jsonl", resume_step=step, enabled=rank == 0, every=config.log_every)
+    metrics = MetricsLog(run_dir / METRICS, resume_step=step, enabled=rank == 0, every=config.log_every)
     batches = StepBatches(sources, shares, config, rank, world_size)
     last = config.steps if until is None else min(until, config.steps)
     started = time.monotonic()
     progress(min(1.0, step / config.steps), f"step {step} of {config.steps}")
-    for batch in _load(batches, range(step, last), num_workers=num_workers):
+    for batch in load_in_order(batches, range(step, last), num_workers=num_workers):
         loss = _optimize(learner, optimizer, batch, config=config, step=step, rank=rank)
         average.update_parameters(learner)
         step += 1
@@ -123,7 +129,7 @@ def _optimize(
         group["lr"] = config.learning_rate_at(step)
     seed = int(np.random.SeedSequence([config.seed, 2, step, rank]).generate_state(1)[0])
     generator = torch.Generator().manual_seed(seed)
-    loss: torch.Tensor = learner(batch.task, batch.patches, step=step, generator=generator)
+    loss = learner(batch.task, batch.patches, step=step, generator=generator)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     _average_gradients(learner)
@@ -152,15 +158,15 @@ def _average_gradients(learner: nn.Module) -> None:
         offset += parameter.numel()
 
 
-def _load(batches: StepBatches, steps: range, *, num_workers: int) -> Iterator[Batch]:
-    """Batches of ``steps`` in order, made in the background when there are workers."""
-    if num_workers == 0:
-        yield from (batches[step] for step in steps)
+def load_in_order(items: Dataset[Item], numbers: Sequence[int], *, num_workers: int) -> Iterator[Item]:
+    """Items of ``numbers`` in that order, made in the background when there are workers."""
+    if num_workers == 0 or not numbers:
+        yield from (items[number] for number in numbers)
         return
     yield from DataLoader(
-        batches,
+        items,
         batch_size=None,
-        sampler=steps,
+        sampler=numbers,
         num_workers=num_workers,
         prefetch_factor=3,
         multiprocessing_context="spawn",

@@ -79,11 +79,16 @@ def ladder(device: torch.device, tile: Shape3, divisor: Shape3) -> tuple[Step, .
 
 
 def descend(
-    steps: tuple[Step, ...], attempt: Callable[[Step], Result], announce: Callable[[str], None]
+    steps: tuple[Step, ...],
+    attempt: Callable[[Step], Result],
+    announce: Callable[[str], None],
+    *,
+    advice: str = "segment fewer tasks at once",
 ) -> tuple[Result, tuple[str, ...]]:
     """Try each step until one does not run out of memory; returns its result and the announced way down.
 
-    Only ``torch.OutOfMemoryError`` leads to the next step. Raises DeviceError when the last one runs out too.
+    Only ``torch.OutOfMemoryError`` leads to the next step. Raises DeviceError when the last one runs out too;
+    ``advice`` is what a user can do then beside closing other programs.
     """
     taken: list[str] = []
     for number, step in enumerate(steps):
@@ -99,6 +104,5 @@ def descend(
         if step.device.type == "cuda":
             torch.cuda.empty_cache()
     raise DeviceError(
-        f"memory ran out at every step, the last one being {steps[-1]}; "
-        "close other programs, or segment fewer tasks at once"
+        f"memory ran out at every step, the last one being {steps[-1]}; close other programs, or {advice}"
     )

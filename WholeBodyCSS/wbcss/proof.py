@@ -48,7 +48,7 @@ def hash_logits(registry: Registry, *, progress: Progress = silent, cancelled: I
             logits = load_decoder(registry, card)(skips)
             hashes[card.title] = hashlib.sha256(logits.contiguous().numpy().tobytes()).hexdigest()
     progress(1.0, "logits")
-    return LogitHashes(machine=_machine(), tasks=hashes)
+    return LogitHashes(machine=this_machine(), tasks=hashes)
 
 
 def proof_tile(spec: EncoderSpec) -> torch.Tensor:
@@ -75,7 +75,7 @@ def _middle(hu: Array, size: Shape3) -> Array:
     return padded[tuple(slice(start, start + n) for start, n in zip(low, size, strict=True))]
 
 
-def _machine() -> str:
-    """Everything that may change the rounding of a convolution on the CPU."""
+def this_machine() -> str:
+    """Everything that may change the rounding of a convolution on the CPU, in words."""
     capability = torch.backends.cpu.get_cpu_capability()
     return f"{processor_name()}, {platform.machine()} {capability}, torch {torch.__version__}"

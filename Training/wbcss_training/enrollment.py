@@ -1,0 +1,247 @@
+"""What is to be enrolled and how: the request, what follows from it, and what comes out."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from wbcss.cards import EncoderCard, TaskCard
+from wbcss.errors import SpecError
+from wbcss.labels import OrganName, TaskId
+from wbcss.segment import SegmentOptions
+from wbcss.specs import DecoderSpec, EncoderSpec, spec_to_json
+from wbcss.volume import Shape3
+
+from .annotation import Case
+from .augmentation import Strength
+from .config import TrainConfig
+from .features import FeatureSpec, patch_bytes
+
+FEW_CASES = 10
+"""Up to this many cases a network would learn the bodies by heart: stronger augmentation, early stopping."""
+
+ENROLL_CONFIG = TrainConfig(
+    steps=1500,
+    batch_size=2,
+    learning_rate=2e-3,
+    warmup_steps=50,
+    decay_fraction=0.4,
+    ema_decay=0.99,
+    sampled_voxels=32768,
+    checkpoint_every=50,
+)
+"""A decoder on frozen features learns faster than a whole network, and its steps are cheap."""
+
+_READ_AGAIN, _READ_AGAIN_FEW = 8, 4
+"""How often a patch is read in a run at least: encoding more would cost more than it teaches."""
+
+_VALIDATION_PATCHES_PER_CASE, _MAX_VALIDATION_PATCHES = 4, 16
+_ROUNDS, _PATIENCE = 20, 5
+_MIN_WIDTH = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnrollmentRequest:
+    """A task to be learned on the frozen encoder of a registry.
+
+    Attributes:
+        organs: Decoder channels 1, 2, ... in order.
+        training, validation: Annotated scans to learn from and to hold out; no patient is in both.
+        training_ids, validation_ids: Hash of each case's voxels; they name the encoded patches.
+        decoder: Architecture (``num_organs`` follows from ``organs``); None for ``thin_decoder``.
+        train: Schedule; its ``steps`` count unless ``minutes`` is given.
+        minutes: Choose the number of steps so that the whole run takes about this long on this machine.
+        cache_gib: Largest size of the encoded patches on disk.
+        segmentation: How the held-out cases are segmented.
+        license, provenance, limits: Words for the card; nothing that identifies a patient.
+    """
+
+    task: TaskId
+    organs: tuple[OrganName, ...]
+    training: tuple[Case, ...] = field(repr=False)
+    validation: tuple[Case, ...] = field(default=(), repr=False)
+    training_ids: tuple[str, ...] = field(repr=False)
+    validation_ids: tuple[str, ...] = field(default=(), repr=False)
+    decoder: DecoderSpec | None = None
+    train: TrainConfig = ENROLL_CONFIG
+    minutes: float | None = None
+    cache_gib: float = 4.0
+    segmentation: SegmentOptions = field(default_factory=SegmentOptions)
+    license: str
+    provenance: str
+    limits: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.organs:
+            raise SpecError(f"task {self.task!r} must learn at least one organ, got none")
+        if not self.training:
+            raise SpecError(f"task {self.task!r} must have at least one case to learn from, got none")
+        for side, cases, ids in (
+            ("training", self.training, self.training_ids),
+            ("validation", self.validation, self.validation_ids),
+        ):
+            if len(cases) != len(ids):
+                raise SpecError(f"{side}_ids must name each of the {len(cases)} cases, got {len(ids)}")
+        if not (math.isfinite(self.cache_gib) and self.cache_gib > 0):
+            raise SpecError(f"the cache must be larger than 0 GiB, got {self.cache_gib}")
+        if self.minutes is not None and not (math.isfinite(self.minutes) and self.minutes > 0):
+            raise SpecError(f"minutes must be a positive number, got {self.minutes}")
+
+    @property
+    def is_few_shot(self) -> bool:
+        """Whether there are so few cases that learning them by heart must be kept from happening."""
+        return len(self.training) <= FEW_CASES
+
+    @property
+    def augmentation(self) -> Strength:
+        """How much patches differ from the scans they are cut from."""
+        return "strong" if self.is_few_shot else "normal"
+
+    def decoder_spec(self, encoder: EncoderSpec) -> DecoderSpec:
+        """Architecture of the task's decoder on ``encoder``."""
+        if self.decoder is None:
+            return thin_decoder(encoder, num_organs=len(self.organs))
+        return replace(self.decoder, num_organs=len(self.organs))
+
+    def identity(self, encoder: EncoderCard) -> dict[str, Any]:
+        """Everything that decides the bits of the decoder, as JSON without a name or path of a case.
+
+        Two requests with the same identity may continue each other's run.
+        """
+        ids = hashlib.sha256(repr((self.training_ids, self.validation_ids)).encode()).hexdigest()
+        train = spec_to_json(self.train)
+        if self.minutes is not None:
+            del train["steps"]
+        return {
+            "task": self.task,
+            "organs": list(self.organs),
+            "encoder_sha256": encoder.weights_sha256,
+            "decoder": spec_to_json(self.decoder_spec(encoder.spec)),
+            "train": train,
+            "minutes": self.minutes,
+            "cache_gib": self.cache_gib,
+            "training_cases": len(self.training),
+            "validation_cases": len(self.validation),
+            "cases_sha256": ids,
+        }
+
+
+def thin_decoder(encoder: EncoderSpec, *, num_organs: int) -> DecoderSpec:
+    """Half as wide as the encoder at every level, at least 8, one convolution at the two finest levels.
+
+    METHOD 1: decoders dominate the cost, and the finest levels hold most of it.
+    """
+    levels = len(encoder.stage_channels) - 1
+    return DecoderSpec(
+        stage_channels=tuple(max(_MIN_WIDTH, width // 2) for width in encoder.stage_channels[:levels]),
+        kernels=encoder.kernels[:levels],
+        convs_per_stage=tuple(1 if level < 2 else 2 for level in range(levels)),
+        num_organs=num_organs,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """What follows from a request, a number of steps and the memory at hand.
+
+    Attributes:
+        config: With the batch and patch that fit into memory.
+        decoder: Architecture.
+        features: What is kept of a patch.
+        num_training, num_validation: Patches in the two pools.
+        bytes_per_patch: On disk.
+        round_steps: Steps between looks at the held-out cases.
+        patience: Rounds without a lower loss after which training stops; None trains to the end.
+    """
+
+    config: TrainConfig
+    decoder: DecoderSpec
+    features: FeatureSpec
+    num_training: int
+    num_validation: int
+    bytes_per_patch: int
+    round_steps: int
+    patience: int | None
+
+    @property
+    def cache_bytes(self) -> int:
+        """Size of both pools on disk."""
+        return self.bytes_per_patch * (self.num_training + self.num_validation)
+
+
+def schedule_of(request: EnrollmentRequest, encoder: EncoderSpec, config: TrainConfig) -> Schedule:
+    """Pools and rounds of a run of ``config``.
+
+    Raises SpecError if the cache cannot hold a patch of training and those of validation, or the patch does not fit
+    the encoder.
+    """
+    patch: Shape3 = config.patch or encoder.tile
+    if any(n < 1 or n % d for n, d in zip(patch, encoder.divisor, strict=True)):
+        raise SpecError(f"patch must be a multiple of the encoder's total stride {encoder.divisor}, got {patch}")
+    decoder = request.decoder_spec(encoder)
+    features = FeatureSpec(patch=patch, num_skips=1 + len(decoder.stage_channels), autocast=config.autocast)
+    size = patch_bytes(encoder, features)
+    num_validation = min(_MAX_VALIDATION_PATCHES, _VALIDATION_PATCHES_PER_CASE * len(request.validation))
+    room = int(request.cache_gib * 2**30) // size - num_validation
+    if room < 1:
+        raise SpecError(
+            f"the cache must hold at least {1 + num_validation} encoded patches of {size / 2**20:.1f} MiB, got "
+            f"{request.cache_gib:g} GiB; raise --cache-gib"
+        )
+    again = _READ_AGAIN_FEW if request.is_few_shot else _READ_AGAIN
+    wanted = math.ceil(config.steps * config.batch_size / again)
+    every = math.ceil(config.steps / _ROUNDS / config.log_every) * config.log_every
+    return Schedule(
+        config=config,
+        decoder=decoder,
+        features=features,
+        num_training=max(1, min(room, wanted)),
+        num_validation=num_validation,
+        bytes_per_patch=size,
+        round_steps=every,
+        patience=_PATIENCE if request.is_few_shot and request.validation else None,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnrollmentReport:
+    """What an enrolment did.
+
+    Attributes:
+        card: The published card.
+        validation: As on the card, and ``cases`` with the metrics of every held-out case by its number.
+        steps: Optimizer steps that were done.
+        stopped_early: Whether the loss on held-out cases stopped falling before the end.
+        seconds: Wall time of every stage, over all calls that a resumed run took.
+        unchanged: Title of every earlier task version whose files and logits are bit for bit as before.
+        ladder: Steps taken after running out of memory.
+    """
+
+    card: TaskCard
+    validation: Mapping[str, Any]
+    steps: int
+    stopped_early: bool
+    seconds: Mapping[str, float]
+    unchanged: tuple[str, ...]
+    ladder: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values: no path, name or identifier of a case."""
+        return {
+            "format": "wbcss-enrollment",
+            "format_version": 1,
+            "task": self.card.title,
+            "organs": [organ.name for organ in self.card.organs],
+            "weights_sha256": self.card.weights_sha256,
+            "training_cases": self.card.training_cases,
+            "steps": self.steps,
+            "stopped_early": self.stopped_early,
+            "calibration": dict(self.card.calibration),
+            "validation": dict(self.validation),
+            "seconds": {stage: round(seconds, 2) for stage, seconds in self.seconds.items()},
+            "unchanged": list(self.unchanged),
+            "ladder": list(self.ladder),
+        }
