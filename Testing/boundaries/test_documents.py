@@ -69,7 +69,7 @@ def test_the_license_is_apache() -> None:
 
 def test_the_training_command_is_the_one_documented() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    sources = "".join(path.read_text(encoding="utf-8") for path in TRAINING.glob("*.py"))
+    sources = "".join(path.read_text(encoding="utf-8") for path in TRAINING.rglob("*.py"))
     named_commands = set(re.findall(r"wbcss-train ([a-z]+)", text))
     assert named_commands
     assert [command for command in named_commands if f'"{command}"' not in sources] == []

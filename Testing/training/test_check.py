@@ -216,6 +216,20 @@ def test_organs_of_some_cases_only_are_told(tmp_path: Path) -> None:
     assert with_first_labels(tmp_path, values).findings == ()  # not there, which is an annotation too
 
 
+@pytest.mark.parametrize(("count", "told"), [(5, True), (4, False)])
+def test_an_organ_much_larger_than_in_the_other_cases_is_told(tmp_path: Path, count: int, told: bool) -> None:
+    entries = tiny_cases.write_pairs(tmp_path, count=count)
+    values = labels()
+    values[9:15, 4:14, :] = 3  # 840 voxels beside 80 that remain, where 120 are usual
+    write_volume(tmp_path / entries[1]["labels"], values, AFFINE)
+    report = checked(write_list(tmp_path, entries))
+    assert kinds(report) == ({"organ_too_large"} if told else set())
+    if told:
+        finding = only(report, "organ_too_large")
+        assert (finding.case, finding.organ) == (2, "liver")
+        assert "liver measures 25.9 ml in the median case, got 199 ml" in finding.message
+
+
 def test_copies_and_further_scans_of_a_patient_are_told(tmp_path: Path) -> None:
     entries = tiny_cases.write_pairs(tmp_path, count=4)
     (tmp_path / "smith_1.nii.gz").write_bytes((tmp_path / "smith_0.nii.gz").read_bytes())

@@ -200,7 +200,7 @@ def _check_shape(organ: OrganName, mask: npt.NDArray[np.bool_], notes: Notes) ->
         return
     pieces, count = ndimage.label(mask, _TOUCHING)
     largest = int(np.bincount(pieces.ravel())[1:].max()) / voxels
-    if (count > MAX_PIECES or largest < MIN_LARGEST_PIECE) and not _MANY & set(organ.split("_")):
+    if (count > MAX_PIECES or largest < MIN_LARGEST_PIECE) and not may_be_many(organ):
         notes.add(
             "organ_in_pieces",
             "warning",
@@ -247,6 +247,11 @@ def _check_midline(
             "check its name and the image's orientation",
             organ,
         )
+
+
+def may_be_many(organ: OrganName) -> bool:
+    """Whether ``organ`` is several pieces, or of any size, by nature."""
+    return not _MANY.isdisjoint(organ.split("_"))
 
 
 def _is_left(organ: OrganName) -> bool:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from statistics import median
 
 from wbcss.catalogue import catalogue
 from wbcss.labels import OrganName
 from wbcss.progress import IsCancelled, Progress, check_cancelled, never, silent
 
 from .annotation import Case
-from .casecheck import Look, look_at
+from .casecheck import Look, look_at, may_be_many
 from .findings import CheckReport, Finding, OrganCount, Severity
 from .mapping import unknown_message
 
 __all__ = ["CheckReport", "Finding", "check_cases"]
+
+LARGE = 4.0
+MIN_COMPARED = 5
+"""An organ this many times as large as the median of so many cases is rarely that organ; small ones may be cut off."""
 
 MIN_PATIENTS = 3
 """With fewer, holding one out for validation would cost a third of the data or more."""
@@ -50,6 +55,7 @@ def check_cases(
     across = [
         *_number_of_cases(cases),
         *_organs(cases, taken, set(named), counts),
+        *_volumes(looks, counts),
         *_same_patients(cases),
         *_same_images(cases, looks),
     ]
@@ -84,7 +90,7 @@ def _organs(
     cases: Sequence[Case],
     taken: Sequence[OrganName],
     named: set[OrganName],
-    counts: dict[OrganName, OrganCount],
+    counts: Mapping[OrganName, OrganCount],
 ) -> list[Finding]:
     known = catalogue().keys() | {organ for case in cases for organ in case.new_organs}
     findings = []
@@ -106,6 +112,25 @@ def _organs(
                 "neither as there nor as absent"
             )
             findings.append(Finding(kind="organ_partly_annotated", severity="warning", message=message, organ=organ))
+    return findings
+
+
+def _volumes(looks: Sequence[Look], counts: Mapping[OrganName, OrganCount]) -> list[Finding]:
+    findings = []
+    for organ, count in counts.items():
+        if count.present < MIN_COMPARED:
+            continue
+        usual_ml = median(count.volumes_ml)
+        for number, look in enumerate(looks, start=1):
+            volume_ml = look.volumes_ml.get(organ, 0.0)
+            if volume_ml > LARGE * usual_ml and not may_be_many(organ):
+                message = (
+                    f"{organ} measures {usual_ml:.3g} ml in the median case, got {volume_ml:.3g} ml; check that "
+                    "nothing else was drawn with it"
+                )
+                findings.append(
+                    Finding(kind="organ_too_large", severity="warning", message=message, case=number, organ=organ)
+                )
     return findings
 
 

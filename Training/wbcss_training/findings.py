@@ -30,6 +30,7 @@ Kind = Literal[
     "organ_nowhere",
     "organ_partly_annotated",
     "organ_tiny",
+    "organ_too_large",
     "organ_in_pieces",
     "organ_outside_body",
     "sides_swapped",
