@@ -91,8 +91,25 @@ def test_bone_is_denser_at_its_surface_than_in_its_marrow(rng: np.random.Generat
     labels = torch.ones(12, 12, 12, dtype=torch.int64)
     depth = torch.full((12, 12, 12), 60, dtype=torch.uint8)
     depth[:6] = 1
-    hu = paint_hu(labels, depth, tissues=tissues("vertebrae_L1", hu_mean=180), spacing_mm=3.0, rng=rng)
+    no_end = torch.zeros_like(depth, dtype=torch.bool)
+    hu = paint_hu(labels, depth, no_end, tissues=tissues("vertebrae_L1", hu_mean=180), spacing_mm=3.0, rng=rng)
     assert float(hu[:6].mean()) > float(hu[6:].mean()) + 50
+
+
+def test_the_ends_of_a_long_bone_are_spongy_and_its_shaft_is_fatty() -> None:
+    """Deep in the bone: marrow of -40 to 120 HU in the shaft, at least 0.35 of the table's mean in the end."""
+    labels = torch.ones(12, 12, 12, dtype=torch.int64)
+    depth = torch.full((12, 12, 12), 120, dtype=torch.uint8)
+    end = torch.zeros(12, 12, 12, dtype=torch.bool)
+    end[6:] = True
+    table = tissues("femur_left", hu_mean=400)
+    drawn = [
+        paint_hu(labels, depth, end, tissues=table, spacing_mm=3.0, rng=np.random.default_rng(seed))
+        for seed in range(30)
+    ]
+    shaft, ends = (torch.stack([hu[part].mean() for hu in drawn]) for part in (slice(0, 6), slice(6, 12)))
+    assert -60 < float(shaft.mean()) < 130
+    assert float(ends.mean()) > 0.5 * 400
 
 
 def test_metal_is_bright_and_starts_in_the_body(rng: np.random.Generator) -> None:

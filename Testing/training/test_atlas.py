@@ -15,9 +15,13 @@ from wbcss_training.atlas import (
     FIELD_UNIT_MM,
     MAP_FILE,
     PAD_VOXELS,
+    S1_DEPTH_MM,
+    S1_HALF_WIDTH_MM,
     TABLE_FILE,
     AtlasLabel,
+    _give_wings_to_sacrum,
     _nearest_muscle,
+    _spongy_ends,
     open_atlas,
     prepare_atlas,
     read_table,
@@ -105,12 +109,9 @@ def test_an_atlas_that_is_not_isotropic_ras_is_refused(tmp_path: Path) -> None:
         prepare_atlas(folder, tmp_path / "cache")
 
 
-def test_the_nearest_muscle_is_found_everywhere() -> None:
-    """Against every pair of voxels; an atlas without muscles has none within reach."""
-    rng = np.random.default_rng(0)
-    labels = rng.choice([0, 1, 2, 3], size=(7, 6, 5), p=[0.5, 0.4, 0.05, 0.05]).astype(np.uint16)
-    kinds = {1: "liver", 2: "gluteus_maximus_left", 3: "other_muscle"}
-    table = {
+def rows(*names: str) -> dict[int, AtlasLabel]:
+    """A table of labels 1, 2, ..."""
+    return {
         label: AtlasLabel(
             label=label,
             name=name,
@@ -122,8 +123,39 @@ def test_the_nearest_muscle_is_found_everywhere() -> None:
             enhancement_arterial_hu=0.0,
             enhancement_portal_hu=0.0,
         )
-        for label, name in kinds.items()
+        for label, name in enumerate(names, start=1)
     }
+
+
+def test_the_first_and_last_fifth_of_a_long_bone_are_spongy() -> None:
+    """A bar along a diagonal of a plane, in two pieces, and a bone that is not long."""
+    labels = np.zeros((40, 12, 40), np.uint16)
+    for n in range(30):
+        labels[5 + n, 4:6, 5 + n] = 1
+    labels[2:12, 10, 1] = 1
+    labels[:, 0, 0] = 2
+    ends = _spongy_ends(labels, rows("femur_left", "vertebrae_L1"))
+    assert not ends[labels != 1].any()
+    assert sorted(np.unique(np.argwhere(ends[:, 4])[:, 0]).tolist()) == [*range(5, 11), *range(29, 35)]
+    assert np.flatnonzero(ends[:, 10, 1]).tolist() == [2, 3, 10, 11]
+
+
+def test_the_wings_of_the_first_sacral_vertebra_belong_to_the_sacrum() -> None:
+    labels = np.zeros((61, 40, 4), np.uint16)
+    labels[5:56, 5:35] = 1
+    _give_wings_to_sacrum(labels, rows("vertebrae_S1", "sacrum"), 2.0)
+    kept = np.argwhere(labels == 1)
+    assert (np.abs(kept[:, 0] - 30) * 2.0 <= S1_HALF_WIDTH_MM).all()
+    assert ((34 - kept[:, 1]) * 2.0 <= S1_DEPTH_MM).all()
+    assert len(kept) == 27 * 19 * 4
+    assert int((labels == 2).sum()) == 51 * 30 * 4 - len(kept)
+
+
+def test_the_nearest_muscle_is_found_everywhere() -> None:
+    """Against every pair of voxels; an atlas without muscles has none within reach."""
+    rng = np.random.default_rng(0)
+    labels = rng.choice([0, 1, 2, 3], size=(7, 6, 5), p=[0.5, 0.4, 0.05, 0.05]).astype(np.uint16)
+    table = rows("liver", "gluteus_maximus_left", "other_muscle")
     nearest, distance = _nearest_muscle(labels, table, 2.0)
     muscles = np.argwhere(labels >= 2)
     for at in np.ndindex(labels.shape):

@@ -11,7 +11,13 @@ import torch
 from wbcss_training.deformation import DeformationSpec, Swelling, patch_coordinates, rotation, smooth_field
 
 RIGID = DeformationSpec(
-    max_rotation_deg=0.0, log_scale_sd=0.0, log_axis_scale_sd=0.0, coarse_sd_mm=0.0, fine_sd_mm=0.0, num_zooms=0
+    max_rotation_deg=0.0,
+    log_scale_mean=0.0,
+    log_scale_sd=0.0,
+    log_axis_scale_sd=0.0,
+    coarse_sd_mm=0.0,
+    fine_sd_mm=0.0,
+    num_zooms=0,
 )
 
 
@@ -31,6 +37,11 @@ def test_without_deformation_a_patch_is_a_grid_around_its_center(rng: np.random.
     axes = [1.5 * (np.arange(n) - (n - 1) / 2) for n in (6, 5, 4)]
     expected = np.stack(np.meshgrid(*axes, indexing="ij")) + np.array([30, 20, 10])[:, None, None, None]
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
+
+
+def test_a_larger_body_comes_from_nearer_atlas_voxels(rng: np.random.Generator) -> None:
+    larger = coordinates(dataclasses.replace(RIGID, log_scale_mean=float(np.log(1.5))), rng)
+    assert torch.allclose(torch.diff(larger[0, :, 0, 0]), torch.ones(5), atol=1e-5)  # 3 mm / 2 mm / 1.5
 
 
 def test_rotation_alone_keeps_distances_and_handedness(rng: np.random.Generator) -> None:

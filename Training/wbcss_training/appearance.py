@@ -18,7 +18,6 @@ from .deformation import smooth_field
 
 AIR_HU = -1000.0
 _FAMILY = re.compile(r"_(left|right|upper|middle|lower|[CTLS]\d+|\d+)\b.*|_(left|right)_.*")
-_LONG_BONE = re.compile(r"^(femur|humerus|tibia|fibula|ulna|radius|metatarsal|metacarpal|phalanges)")
 _LUNG = re.compile(r"^lung_(upper|middle|lower)_lobe")
 _GAS = re.compile(r"^bowel_gas")
 _CONTENT = re.compile(r"^bowel_content")
@@ -57,7 +56,7 @@ class TissueTable:
             arterial_hu[label], portal_hu[label] = row.enhancement_arterial_hu, row.enhancement_portal_hu
             family[label] = families.setdefault(_FAMILY.sub("", row.name), len(families) + 1)
             bone[label] = row.is_bone
-            long_bone[label] = bool(_LONG_BONE.match(row.name))
+            long_bone[label] = row.is_long_bone
             lung[label] = bool(_LUNG.match(row.name))
         named = {row.name: label for label, row in table.items()}
         return cls(
@@ -115,6 +114,7 @@ def _draw_contents(
 def paint_hu(
     labels: torch.Tensor,
     bone_depth: torch.Tensor,
+    spongy_end: torch.Tensor,
     *,
     tissues: TissueTable,
     spacing_mm: float,
@@ -125,11 +125,12 @@ def paint_hu(
     Args:
         labels: (I, J, K) int64 atlas labels.
         bone_depth: (I, J, K) uint8 depth below the bone surface in FIELD_UNIT_MM.
+        spongy_end: (I, J, K) bool, the ends of long bones.
     """
     mean = draw_mean_hu(tissues, rng)
     hu = torch.from_numpy(mean)[labels]
     shape = (labels.shape[0], labels.shape[1], labels.shape[2])
-    long_bone = torch.from_numpy(tissues.long_bone)[labels]
+    long_bone = torch.from_numpy(tissues.long_bone)[labels] & ~spongy_end
     dense = torch.from_numpy(mean > 500)[labels]
     thick = torch.where(long_bone | dense, 4.0, 1.2) * float(rng.uniform(0.7, 1.3))
     cortex = torch.where(long_bone, 1150.0, torch.where(dense, 1050.0, 460.0)) * float(rng.uniform(0.75, 1.2))

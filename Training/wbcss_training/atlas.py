@@ -35,6 +35,7 @@ _ARM = re.compile(
     r"^(humerus|ulna|radius|carpal|metacarpal|phalanges_hand|biceps_brachii|triceps_brachii|brachialis|forearm"
     r"|coracobrachialis)"
 )
+_LONG_BONE = re.compile(r"^(femur|humerus|tibia|fibula|ulna|radius|metatarsal|metacarpal|phalanges)")
 _MUSCLE = re.compile(
     r"^(gluteus|autochthon|iliopsoas|other_muscle|rectus_abdominis|external_oblique|quadriceps|thigh_|sartorius|calf_"
     r"|obturator_muscles|piriformis|tensor_fasciae|biceps|triceps|brachialis|forearm_muscles|coracobrachialis"
@@ -65,6 +66,10 @@ class AtlasLabel:
         return bool(_ARM.match(self.name))
 
     @property
+    def is_long_bone(self) -> bool:
+        return bool(_LONG_BONE.match(self.name))
+
+    @property
     def is_muscle(self) -> bool:
         return bool(_MUSCLE.match(self.name))
 
@@ -77,6 +82,7 @@ class PreparedAtlas:
         labels: uint16 atlas labels; 0 is air.
         outside: uint8, distance to the body in FIELD_UNIT_MM; 0 inside.
         bone_depth: uint8, depth below the bone surface in FIELD_UNIT_MM; 0 outside bone.
+        spongy_end: uint8, 1 in the ends of long bones, which hold spongy bone and not the fatty marrow of the shaft.
         edge: uint8, distance to the nearest voxel of another label in FIELD_UNIT_MM.
         muscle: uint16, label of the nearest muscle.
         muscle_distance: uint8, distance to it in FIELD_UNIT_MM; 0 inside.
@@ -90,6 +96,7 @@ class PreparedAtlas:
     labels: npt.NDArray[np.uint16]
     outside: npt.NDArray[np.uint8]
     bone_depth: npt.NDArray[np.uint8]
+    spongy_end: npt.NDArray[np.uint8]
     edge: npt.NDArray[np.uint8]
     muscle: npt.NDArray[np.uint16]
     muscle_distance: npt.NDArray[np.uint8]
@@ -101,7 +108,13 @@ class PreparedAtlas:
 
 
 SITES_PER_LABEL = 400
-_FIELDS = ("labels", "outside", "bone_depth", "edge", "muscle", "muscle_distance", "arm", "sites")
+END_SHARE = 0.2
+"""Share of a long bone's length that either spongy end takes."""
+
+S1_HALF_WIDTH_MM, S1_DEPTH_MM = 27.0, 36.0
+"""Half the width of the first sacral body, and how far it reaches behind the promontory."""
+
+_FIELDS = ("labels", "outside", "bone_depth", "spongy_end", "edge", "muscle", "muscle_distance", "arm", "sites")
 
 
 def read_table(path: Path) -> dict[int, AtlasLabel]:
@@ -157,10 +170,12 @@ def _measure(map_path: Path, table: Mapping[int, AtlasLabel], cache_dir: Path) -
     if not np.allclose(affine[:3, :3], spacing_mm * np.eye(3), atol=1e-4):
         raise CaseError(f"the atlas must lie on an isotropic RAS grid, got affine {affine[:3, :3].tolist()}")
     labels = np.pad(np.ascontiguousarray(atlas), PAD_VOXELS)
+    _give_wings_to_sacrum(labels, table, spacing_mm)
     np.save(cache_dir / "labels.npy", labels)
     np.save(cache_dir / "sites.npy", _sites(labels))
     np.save(cache_dir / "outside.npy", _distance(labels == 0, spacing_mm))
     np.save(cache_dir / "bone_depth.npy", _distance(_mask(labels, table, "is_bone"), spacing_mm))
+    np.save(cache_dir / "spongy_end.npy", _spongy_ends(labels, table))
     np.save(cache_dir / "edge.npy", _distance(~_boundary(labels), spacing_mm))
     muscle, distance = _nearest_muscle(labels, table, spacing_mm)
     np.save(cache_dir / "muscle.npy", muscle)
@@ -172,6 +187,43 @@ def _measure(map_path: Path, table: Mapping[int, AtlasLabel], cache_dir: Path) -
 
 def _distance(mask: npt.NDArray[np.bool_], spacing_mm: float) -> npt.NDArray[np.uint8]:
     return _capped(ndimage.distance_transform_edt(mask), spacing_mm)
+
+
+def _give_wings_to_sacrum(labels: npt.NDArray[np.uint16], table: Mapping[int, AtlasLabel], spacing_mm: float) -> None:
+    """Keep, in place, the body of the first sacral vertebra only: the organ catalogue's sacrum holds its wings."""
+    named = {row.name: label for label, row in table.items()}
+    where = np.argwhere(labels == named.get("vertebrae_S1", -1))
+    if len(where) == 0 or "sacrum" not in named:
+        return
+    aside_mm = np.abs(where[:, 0] - np.median(where[:, 0])) * spacing_mm
+    front = where[aside_mm < S1_HALF_WIDTH_MM / 2, 1].max()
+    behind_mm = (front - where[:, 1]) * spacing_mm
+    wing = where[(aside_mm > S1_HALF_WIDTH_MM) | (behind_mm > S1_DEPTH_MM)]
+    labels[tuple(wing.T)] = named["sacrum"]
+
+
+def _spongy_ends(labels: npt.NDArray[np.uint16], table: Mapping[int, AtlasLabel]) -> npt.NDArray[np.uint8]:
+    """1 in the first and last END_SHARE of every piece of a long bone, along its longest axis."""
+    ends = np.zeros(labels.shape, np.uint8)
+    for label, row in table.items():
+        if not row.is_long_bone:
+            continue
+        where = np.argwhere(labels == label)
+        if len(where) < 2:
+            continue
+        low, high = where.min(axis=0), where.max(axis=0) + 1
+        box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+        pieces, count = ndimage.label(labels[box] == label, np.ones((3, 3, 3)))
+        for number in range(1, count + 1):
+            piece = np.argwhere(pieces == number)
+            if len(piece) < 2:
+                continue
+            offset = piece - piece.mean(axis=0)
+            along = offset @ np.linalg.eigh(offset.T @ offset)[1][:, -1]
+            share = (along - along.min()) / max(float(np.ptp(along)), 1e-6)
+            at = (piece + low)[(share < END_SHARE) | (share > 1 - END_SHARE)]
+            ends[tuple(at.T)] = 1
+    return ends
 
 
 def _capped(distance: npt.NDArray[np.float64], spacing_mm: float) -> npt.NDArray[np.uint8]:

@@ -18,7 +18,8 @@ class DeformationSpec:
 
     Attributes:
         max_rotation_deg: Largest rotation about each axis.
-        log_scale_sd: Standard deviation of the log of the common size factor.
+        log_scale_mean, log_scale_sd: Mean and standard deviation of the log of the common size factor. The atlas man
+            is small: his lumbar spine is shorter by a tenth than that of a man of 178 cm.
         log_axis_scale_sd: Standard deviation of the log of each axis's own factor.
         coarse_mm, coarse_sd_mm: Correlation length and amplitude of the slow displacement.
         fine_mm, fine_sd_mm: The same for the quick displacement.
@@ -27,6 +28,7 @@ class DeformationSpec:
     """
 
     max_rotation_deg: float = 10.0
+    log_scale_mean: float = 0.07
     log_scale_sd: float = 0.10
     log_axis_scale_sd: float = 0.09
     coarse_mm: float = 90.0
@@ -85,7 +87,7 @@ def patch_coordinates(
     ``swelling`` is one more zoom about a known place of the atlas.
     """
     angles = np.deg2rad(rng.uniform(-1, 1, 3) * spec.max_rotation_deg)
-    scale = np.exp(rng.normal(0, spec.log_scale_sd) + rng.normal(0, spec.log_axis_scale_sd, 3))
+    scale = np.exp(rng.normal(spec.log_scale_mean, spec.log_scale_sd) + rng.normal(0, spec.log_axis_scale_sd, 3))
     matrix = torch.from_numpy(rotation(angles) / scale * (spacing_mm / atlas_spacing_mm)).float()
     axes = [torch.arange(n, dtype=torch.float32) - (n - 1) / 2 for n in shape]
     offsets = torch.stack(torch.meshgrid(*axes, indexing="ij")).reshape(3, -1)

@@ -150,6 +150,7 @@ class SyntheticPatches:
         at = _flat_index(coordinates, atlas.labels.shape)
         labels = torch.from_numpy(_gather(atlas.labels, at).astype(np.int64))
         bone_depth = torch.from_numpy(_gather(atlas.bone_depth, at))
+        spongy_end = torch.from_numpy(_gather(atlas.spongy_end, at)).bool()
         outside_mm = torch.from_numpy(_gather(atlas.outside, at).astype(np.float32)) * FIELD_UNIT_MM
         if rng.random() < 0.6:
             arm = torch.from_numpy(_gather(atlas.arm, at)).bool()
@@ -159,7 +160,7 @@ class SyntheticPatches:
         self._shrink(labels, _gather(atlas.edge, at), rng)
         fat_mm = self._add_fat(labels, outside_mm, rng)
         self._grow_muscles(labels, _gather(atlas.muscle, at), _gather(atlas.muscle_distance, at), rng)
-        hu = paint_hu(labels, bone_depth, tissues=self._tissues, spacing_mm=spacing_mm, rng=rng)
+        hu = paint_hu(labels, bone_depth, spongy_end, tissues=self._tissues, spacing_mm=spacing_mm, rng=rng)
         if rng.random() < 0.7:
             self._add_couch(hu, labels, coordinates, fat_mm=fat_mm, rng=rng)
         if rng.random() < 0.08:
