@@ -6,12 +6,14 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tiny_cases
 import torch
 
 from wbcss.cards import EncoderCard, TaskCard
 from wbcss.catalogue import find
 from wbcss.io.reading import read_volume
+from wbcss.io.writing import write_volume
 from wbcss.labels import OrganName, TaskId
 from wbcss.loading import save_weights
 from wbcss.nn.decoder import Decoder
@@ -76,12 +78,26 @@ def registry_with_earlier_task(root: Path) -> Registry:
     return registry
 
 
-def request(folder: Path, *, count: int = 4, num_validation: int = 1, **changes: Any) -> EnrollmentRequest:
-    """``count`` scans in ``folder``, the last ``num_validation`` of which are held out."""
+def write_pairs(folder: Path, *, count: int) -> list[dict[str, str]]:
+    """The patients of ``tiny_cases`` with organs that can be told from the rest; returns the entries of their list."""
     entries = tiny_cases.write_pairs(folder, count=count)
-    cases = read_case_list(tiny_cases.write_list(folder, entries))
+    contrast = np.array([0, 180, 110, 50], np.int16)[tiny_cases.labels()]
+    for number, entry in enumerate(entries):
+        write_volume(folder / entry["image"], tiny_cases.hu(number) + contrast, tiny_cases.AFFINE)
+    return entries
+
+
+def request(folder: Path, *, count: int = 4, num_validation: int = 1, **changes: Any) -> EnrollmentRequest:
+    """``count`` new scans in ``folder``, the last ``num_validation`` of which are held out."""
+    tiny_cases.write_list(folder, write_pairs(folder, count=count))
+    return request_of(folder, num_validation=num_validation, **changes)
+
+
+def request_of(folder: Path, *, num_validation: int = 1, **changes: Any) -> EnrollmentRequest:
+    """The scans that lie in ``folder``."""
+    cases = read_case_list(folder / "list.json")
     ids = tuple(image_hash(read_volume(case.image_path).volume) for case in cases)
-    at = count - num_validation
+    at = len(cases) - num_validation
     made = EnrollmentRequest(
         task=TASK,
         organs=ORGANS,

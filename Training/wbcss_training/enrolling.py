@@ -7,8 +7,8 @@ all, so that a run that was stopped or killed anywhere goes on from there, on th
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ import torch
 
 from wbcss.cards import TaskCard
 from wbcss.devices import Step, descend
+from wbcss.errors import Cancelled
 from wbcss.loading import load_encoder, save_weights
 from wbcss.nn.encoder import Encoder
 from wbcss.progress import IsCancelled, Progress, never, silent
@@ -94,7 +95,8 @@ def enroll(
             cancelled=cancelled,
         )
         if process_rank() == 0:
-            run.prepare()
+            with _resumable("the start"):
+                run.prepare()
         wait_for_all()
         if any_process(not folder.has(TRAINED)):
             run.learn()
@@ -285,7 +287,7 @@ class _Run:
             created=datetime.date.today().isoformat(),
         )
         if not self.folder.has(VALIDATION):
-            with self.timed("validate"):
+            with self.timed("validate"), _resumable("the validation"):
                 self.folder.write(VALIDATION, self._judged(draft, trained))
         verdict = self.folder.read(VALIDATION)
         card = replace(draft, validation={"held_out": verdict["held_out"]}, calibration=verdict["calibration"])
@@ -334,6 +336,15 @@ class _Run:
     def _part(self, start: float, stop: float) -> Progress:
         """Progress of a stage as a part of the whole."""
         return lambda fraction, stage: self.progress(start + (stop - start) * fraction, stage)
+
+
+@contextmanager
+def _resumable(stage: str) -> Iterator[None]:
+    """Say of a cancelled block what to do next."""
+    try:
+        yield
+    except Cancelled as error:
+        raise Cancelled(f"{stage} of the enrolment was stopped; go on with --resume") from error
 
 
 def training_ladder(
