@@ -97,6 +97,16 @@ def test_baselines_begin_alike_and_part_ways(folder: Path, results: object) -> N
     assert all(not torch.equal(one, other) for n, one in enumerate(ends) for other in ends[:n])
 
 
+def test_methods_that_begin_alike_share_the_first_training_and_each_pays_for_it(
+    results: dict[str, MethodResult], folder: Path
+) -> None:
+    started = {path.name for path in (folder / "run").glob("start-*")}
+    assert started == {"start-shared", "start-own"}
+    for names in ((*BASELINES, "separate"), ("ours_after_d1", "ours_continual")):
+        assert len({results[name].cells[0].wall_s for name in names}) == 1
+        assert results[names[0]].cells[0].wall_s > 0
+
+
 def test_ewc_remembers_every_task(folder: Path, results: object) -> None:
     learned = load_learned(folder / "run" / "ewc" / "task-1")
     assert learned is not None

@@ -11,8 +11,11 @@ import pytest
 import tiny_sequence
 import tiny_training
 
+from wbcss.catalogue import find
 from wbcss.errors import SpecError
+from wbcss_training.continual.methods import build_method
 from wbcss_training.continual.sequence import read_sequence, sequence_to_json
+from wbcss_training.plan import chosen_cases
 
 PLANS = Path(__file__).resolve().parents[3] / "Training" / "plans"
 
@@ -95,3 +98,42 @@ def test_a_wrong_sequence_is_refused(tmp_path: Path, change: Callable[[dict[str,
 def test_a_missing_sequence_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"expected a sequence of tasks in JSON, got none.json: .*No such file"):
         read_sequence(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("name", ["openkbp", "wholebody", "openkbp_few_shot"])
+def test_a_shipped_sequence_can_be_read_and_its_organs_are_in_the_catalogue(name: str) -> None:
+    sequence = read_sequence(PLANS / f"{name}.json")
+    assert len(find(sequence.organs)) == len(sequence.organs)
+    for method, settings in sequence.hyperparameters.items():
+        build_method(method, settings)
+
+
+def test_no_patient_of_the_real_sequence_is_in_two_tasks() -> None:
+    ranges = []
+    for task in read_sequence(PLANS / "openkbp.json").tasks:
+        assert Path(task.source["path"]).name == "openkbp_train.json"
+        assert Path(task.validation["path"]).name == "openkbp_validation.json"
+        ranges.append(set(range(task.source["first"], task.source["first"] + task.source["count"])))
+    assert sum(len(part) for part in ranges) == len(set.union(*ranges)) == 120
+    lists = [json.loads((PLANS / f"openkbp_{split}.json").read_text()) for split in ("train", "validation")]
+    images = [[case["image"] for case in facts["cases"]] for facts in lists]
+    assert [len(set(part)) for part in images] == [130, 33]
+    assert not set(images[0]) & set(images[1])
+    assert all(facts["absent"] == "unknown" for facts in lists)
+
+
+def test_the_whole_body_sequence_learns_more_than_143_organs_in_four_tasks() -> None:
+    sequence = read_sequence(PLANS / "wholebody.json")
+    assert [task.task for task in sequence.tasks] == ["wholebody", "chest", "headneck", "sarcoma"]
+    assert len(sequence.organs) >= 143
+    esophagus = [task.task for task in sequence.tasks if "esophagus" in task.organs]
+    assert esophagus == ["wholebody", "chest", "headneck"]
+
+
+@pytest.mark.data
+def test_every_scan_of_the_shipped_sequences_is_there(shared_data: Path) -> None:
+    for name in ("openkbp", "wholebody", "openkbp_few_shot"):
+        for task in read_sequence(PLANS / f"{name}.json").tasks:
+            for source in (task.source, task.validation):
+                if source["kind"] == "cases":
+                    assert len(chosen_cases(source)) == source["count"]

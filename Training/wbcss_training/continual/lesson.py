@@ -6,8 +6,9 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Callable
 from collections.abc import Sequence as Items
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -29,7 +30,7 @@ from ..loop import CHECKPOINTS, train
 from ..patches import PatchSource
 from .incremental import SHARED
 from .sequence import Sequence, SequenceTask
-from .state import Learned
+from .state import Learned, load_learned, save_learned
 
 _CLOCK = "clock.json"
 _CLOCK_EVERY_S = 5.0
@@ -122,6 +123,22 @@ class Lesson:
             raise Cancelled(f"the benchmark was stopped in {self.run_dir.name}; go on with --resume")
         module: nn.Module = average.module
         return module
+
+    def shared_start(self, group: str, learn: Callable[[Lesson], Learned]) -> Learned:
+        """What ``learn`` makes of the first task, trained once for all methods of ``group``, which begin alike.
+
+        Its time is put down in full for each of them.
+        """
+        folder = self.run_dir.parent.parent / f"start-{group}"
+        stored = load_learned(folder)
+        if stored is None:
+            start = replace(self, run_dir=folder)
+            stored = learn(start)
+            save_learned(stored, folder)
+            start.clean()
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        write_text(self.run_dir / _CLOCK, (folder / _CLOCK).read_text(encoding="utf-8"))
+        return stored
 
     def clean(self) -> None:
         """Remove the checkpoints, once what was learned is stored."""

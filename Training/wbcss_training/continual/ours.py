@@ -45,10 +45,18 @@ class OwnDecoders:
     def learn(self, lesson: Lesson) -> Learned:
         """The encoder with one more decoder; the former decoders are the same objects, untouched."""
         task, former = lesson.task, lesson.former
-        organs = {**({} if former is None else former.organs), task.task: task.organs}
         if task.published is not None:
             network = lesson.published()
-            return known(WholeBodyModel(network.encoder, {task.task: network.decoder(SHARED)}), organs)
+            return known(
+                WholeBodyModel(network.encoder, {task.task: network.decoder(SHARED)}), {task.task: task.organs}
+            )
+        if former is None and self.encoder != "frozen":
+            return lesson.shared_start("own", self._more)
+        return self._more(lesson)
+
+    def _more(self, lesson: Lesson) -> Learned:
+        """Train the lesson's decoder, and the encoder where it still learns."""
+        task, former = lesson.task, lesson.former
         start = lesson.start(task.organs)
         encoder = start.encoder if former is None else copy.deepcopy(former.model.encoder)
         config, past = task.train, None
@@ -66,5 +74,6 @@ class OwnDecoders:
         learner = Learner(WholeBodyModel(encoder, {task.task: start.decoder(SHARED)}), config, past)
         average = lesson.fit(learner, config=config)
         assert isinstance(average, Learner)  # noqa: S101 -- narrows what the loop gives back
+        organs = {**({} if former is None else former.organs), task.task: task.organs}
         decoder: Decoder = average.model.decoder(task.task)
         return known(with_decoder(former, average.model.encoder, task.task, decoder), organs)

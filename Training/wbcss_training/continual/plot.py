@@ -64,5 +64,6 @@ def plot_few_shot(curves: Mapping[str, Mapping[int, float | None]], path: Path) 
 def _write(figure: Figure, path: Path) -> Path:
     """Without a display and without the date: equal results give equal bytes."""
     with atomic_path(path) as temporary:
-        FigureCanvasAgg(figure).print_png(temporary, metadata={"Software": None})
+        FigureCanvasAgg(figure)
+        figure.savefig(temporary, dpi=_DPI, metadata={"Software": None})
     return path

@@ -49,18 +49,17 @@ class SharedNetwork:
         if task.published is not None:
             return self.remembering(known(lesson.published(), {SHARED: task.organs}), lesson)
         if former is None:
-            organs, model, past = task.organs, lesson.start(task.organs), None
-        else:
-            old = former.organs[SHARED]
-            new = tuple(organ for organ in task.organs if organ not in old)
-            organs = (*old, *new)
-            torch.manual_seed(task.train.seed + lesson.index)
-            past = FormerSelf(former.model.encoder, {SHARED: former.model.decoder(SHARED)})
-            start = spread_background if self.head == "background" else None
-            decoder = grown(former.model.decoder(SHARED), former.model.encoder, num_new=len(new), start=start)
-            encoder = copy.deepcopy(former.model.encoder).requires_grad_(True)
-            model = WholeBodyModel(encoder, {SHARED: decoder})
-        recipe = Recipe() if past is None else self.recipe(lesson, past)
+            return self.remembering(lesson.shared_start("shared", alone), lesson)
+        old = former.organs[SHARED]
+        new = tuple(organ for organ in task.organs if organ not in old)
+        organs = (*old, *new)
+        torch.manual_seed(task.train.seed + lesson.index)
+        past = FormerSelf(former.model.encoder, {SHARED: former.model.decoder(SHARED)})
+        start = spread_background if self.head == "background" else None
+        decoder = grown(former.model.decoder(SHARED), former.model.encoder, num_new=len(new), start=start)
+        encoder = copy.deepcopy(former.model.encoder).requires_grad_(True)
+        model = WholeBodyModel(encoder, {SHARED: decoder})
+        recipe = self.recipe(lesson, past)
         learner = IncrementalLearner(model, organs, {task.task: task.organs}, task.train, recipe, past)
         trained = _incremental(lesson.fit(learner))
         return self.remembering(known(trained.model, {SHARED: organs}), lesson)
@@ -181,9 +180,17 @@ class SeparateNetworks:
         task = lesson.task
         if task.published is not None and not self.scratch:
             return known(lesson.published(), {SHARED: task.organs})
-        model = lesson.start(task.organs, scratch=self.scratch)
-        learner = IncrementalLearner(model, task.organs, {task.task: task.organs}, task.train)
-        return known(_incremental(lesson.fit(learner)).model, {SHARED: task.organs})
+        if lesson.index == 0 and not self.scratch:
+            return lesson.shared_start("shared", alone)
+        return alone(lesson, scratch=self.scratch)
+
+
+def alone(lesson: Lesson, *, scratch: bool = False) -> Learned:
+    """A network that learns the lesson's task and nothing else, from the common start or from scratch."""
+    task = lesson.task
+    model = lesson.start(task.organs, scratch=scratch)
+    learner = IncrementalLearner(model, task.organs, {task.task: task.organs}, task.train)
+    return known(_incremental(lesson.fit(learner)).model, {SHARED: task.organs})
 
 
 def _incremental(module: nn.Module) -> IncrementalLearner:
