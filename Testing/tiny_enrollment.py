@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from wbcss.nn.decoder import Decoder
 from wbcss.nn.encoder import Encoder
 from wbcss.registry import Registry, StagedEncoder, StagedTask
 from wbcss.segment import SegmentOptions
-from wbcss.specs import DecoderSpec, EncoderSpec
+from wbcss.specs import DecoderSpec, EncoderSpec, spec_to_json
 from wbcss_training.annotation import image_hash
 from wbcss_training.cases import read_case_list
 from wbcss_training.config import TrainConfig
@@ -114,3 +115,24 @@ def request_of(folder: Path, *, num_validation: int = 1, **changes: Any) -> Enro
         limits="knows blocks only",
     )
     return dataclasses.replace(made, **changes)
+
+
+def command(folder: Path, cases: Path, registry: Registry) -> list[str]:
+    """Arguments of a quick ``wbcss-train enroll`` whose run folder is ``folder/run``."""
+    (folder / "schedule.json").write_text(json.dumps(spec_to_json(CONFIG)))
+    (folder / "decoder.json").write_text(json.dumps(spec_to_json(DECODER)))
+    options = {
+        "--cases": cases,
+        "--task": TASK,
+        "--registry": registry.root,
+        "--run": folder / "run",
+        "--config": folder / "schedule.json",
+        "--decoder": folder / "decoder.json",
+        "--cache-gib": 0.01,
+        "--workers": 0,
+        "--device": "cpu",
+        "--threads": 1,
+        "--license": "CC0-1.0",
+        "--provenance": "tiny bodies",
+    }
+    return [str(word) for pair in options.items() for word in pair]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -13,17 +12,10 @@ import numpy as np
 import pytest
 import tiny_training
 import torch
-from safetensors.torch import load_file
+from process_runs import ENVIRONMENT, newest, torchrun
 
 from wbcss_training.cli.main import main
 from wbcss_training.loop import train
-
-ROOT = Path(__file__).resolve().parents[2]
-ENVIRONMENT = {
-    **os.environ,
-    "PYTHONPATH": os.pathsep.join(str(ROOT / folder) for folder in ("WholeBodyCSS", "Training", "Testing")),
-    "OMP_NUM_THREADS": "1",
-}
 
 # batch_dice is off and every voxel is used, so that the batch loss is the mean of the patches' losses.
 SHARED = {"steps": 4, "batch_size": 2, "batch_dice": False, "sampled_voxels": 10**6, "ema_decay": 0.5}
@@ -44,15 +36,6 @@ train(tiny_training.learner(config), [tiny_training.BoxPatches()], config=config
       stop_at=stop)
 distributed.destroy_process_group()
 """
-
-
-def torchrun(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *arguments]
-    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=600, check=False)
-
-
-def newest(run_dir: Path) -> dict[str, torch.Tensor]:
-    return load_file(max((run_dir / "checkpoints").glob("step-*")) / "state.safetensors")
 
 
 @pytest.mark.slow
