@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,7 @@ from wbcss_training.continual.few_shot import curves, few_cases, run_few_shot
 from wbcss_training.continual.peers import Peer, read_peers
 from wbcss_training.continual.plot import plot_benchmark, plot_few_shot
 from wbcss_training.continual.sequence import read_sequence
+from wbcss_training.continual.state import load_learned
 from wbcss_training.continual.table import benchmark_markdown, few_shot_markdown
 
 
@@ -161,3 +166,38 @@ def test_the_command_draws_a_curve(tmp_path: Path, capsys: pytest.CaptureFixture
     assert (tmp_path / "run" / "few-shot" / "few_shot.png").is_file()
     assert main([*command, "--few-shot", "--methods", "ours"]) == EXIT_INPUT
     assert "already holds cells; add --resume" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_killed_benchmark_goes_on_to_the_same_bits(tmp_path: Path, rng: np.random.Generator) -> None:
+    path = tiny_sequence.write_sequence(tmp_path, steps=30, checkpoint_every=1)
+    command = [sys.executable, "-m", "wbcss_training.cli", "benchmark", str(path), "--methods", "mib", "--workers", "0"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    whole = [*command, "--run", str(tmp_path / "whole"), "--device", "cpu"]
+    started = time.monotonic()
+    subprocess.run(whole, check=True, capture_output=True, env=environment)
+    whole_s = time.monotonic() - started
+    parts = [*command, "--run", str(tmp_path / "parts"), "--device", "cpu", "--resume"]
+    kills = 0
+    while True:
+        process = subprocess.Popen(parts, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            process.wait(timeout=float(rng.uniform(0.4, 0.9)) * whole_s if kills < 3 else None)
+            break
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            kills += 1
+    assert process.returncode == EXIT_DONE
+    assert kills > 0
+    for index in (0, 1):
+        one, other = (load_learned(tmp_path / name / "mib" / f"task-{index}") for name in ("whole", "parts"))
+        assert one is not None
+        assert other is not None
+        assert one.digest(one.model.tasks) == other.digest(other.model.tasks)
+    tables = [
+        [method["matrix"] for method in json.loads((tmp_path / name / "benchmark.json").read_text())["methods"]]
+        for name in ("whole", "parts")
+    ]
+    assert tables[0] == tables[1]
