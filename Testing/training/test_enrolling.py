@@ -78,7 +78,7 @@ def test_a_task_is_learned_and_published_and_nothing_old_has_changed(
 
 def test_training_lowers_the_loss_on_held_out_cases(registry: Registry, tmp_path: Path) -> None:
     train = dataclasses.replace(tiny_enrollment.CONFIG, steps=60, log_every=20, checkpoint_every=60)
-    run(tiny_enrollment.request(tmp_path / "cases", train=train), registry, tmp_path / "run")
+    run(tiny_enrollment.request(tmp_path / "cases", train=train, coarse_share=0), registry, tmp_path / "run")
     losses = held_out_losses(tmp_path / "run")
     assert len(losses) == 3
     assert losses[-1] < 0.85 * losses[0]

@@ -84,6 +84,10 @@ def test_pools_fit_the_cache_and_are_read_often_enough(
     assert schedule.num_training >= 1
     assert (schedule.num_training - 1) * reads < steps * batch  # one more would be read too seldom
     assert schedule.round_steps % config.log_every == 0
+    assert schedule.coarse_steps % schedule.round_steps == 0
+    assert schedule.coarse_steps <= 0.6 * steps
+    assert shallow <= (schedule.coarse_steps == 0)  # a decoder of one level has nothing to rest
+    assert schedule.config_at(schedule.coarse_steps) == config
     assert (schedule.patience is not None) == (num_training <= 10 and num_validation > 0)
 
 
@@ -123,6 +127,7 @@ def test_with_minutes_the_steps_are_no_part_of_the_identity() -> None:
         ({"training_ids": ("a",)}, "training_ids must name each of the 3 cases, got 1"),
         ({"validation_ids": ()}, "validation_ids must name each of the 1 cases, got 0"),
         ({"cache_gib": float("nan")}, "the cache must be larger than 0 GiB, got nan"),
+        ({"coarse_share": 1.5}, r"coarse_share must be in \[0, 1\], got 1\.5"),
         ({"minutes": 0.0}, "minutes must be a positive number, got 0.0"),
     ],
 )

@@ -49,7 +49,7 @@ def pools(encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> tuple[F
     return one, other
 
 
-def schedule(config: TrainConfig = CONFIG, *, patience: int | None = None, round_steps: int = 2) -> Schedule:
+def schedule(config: TrainConfig = CONFIG, *, patience: int | None = None, coarse_steps: int = 0) -> Schedule:
     return Schedule(
         config=config,
         decoder=tiny_training.decoder_spec(),
@@ -57,7 +57,8 @@ def schedule(config: TrainConfig = CONFIG, *, patience: int | None = None, round
         num_training=2,
         num_validation=2,
         bytes_per_patch=1,
-        round_steps=round_steps,
+        coarse_steps=coarse_steps,
+        round_steps=2,
         patience=patience,
     )
 
@@ -73,13 +74,14 @@ def run(
     run_dir: Path,
     *,
     patience: int | None = None,
+    coarse_steps: int = 0,
     stop_after: int | None = None,
 ) -> TrainedDecoder:
     asked = iter(range(1, 1000))
     return train_in_rounds(
         learner(encoder),
         *pools,
-        schedule=schedule(patience=patience),
+        schedule=schedule(patience=patience, coarse_steps=coarse_steps),
         run_dir=run_dir,
         cancelled=lambda: stop_after is not None and next(asked) > stop_after,
     )
@@ -144,20 +146,41 @@ def test_the_best_weights_are_those_that_the_average_had_then(
 
 
 @pytest.mark.parametrize("stop_after", [1, 2, 3, 5, 8])
-@pytest.mark.parametrize("patience", [None, 1])
+@pytest.mark.parametrize(("patience", "coarse_steps"), [(None, 0), (1, 4)])
 def test_rounds_in_one_go_and_in_two_parts_give_the_same_bits(
     encoder: Encoder,
     pools: tuple[FeaturePool, FeaturePool],
     tmp_path: Path,
     patience: int | None,
+    coarse_steps: int,
     stop_after: int,
 ) -> None:
-    whole = run(encoder, pools, tmp_path / "whole", patience=patience)
+    how = {"patience": patience, "coarse_steps": coarse_steps}
+    whole = run(encoder, pools, tmp_path / "whole", **how)
     with pytest.raises(Cancelled, match=r"the training was stopped at step \d of 8; go on with --resume"):
-        run(encoder, pools, tmp_path / "parts", patience=patience, stop_after=stop_after)
-    assert_equal(whole, run(encoder, pools, tmp_path / "parts", patience=patience))
+        run(encoder, pools, tmp_path / "parts", **how, stop_after=stop_after)
+    assert_equal(whole, run(encoder, pools, tmp_path / "parts", **how))
     logs = [(tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("whole", "parts")]
     assert [line.split(', "seconds"')[0] for line in logs[0]] == [line.split(', "seconds"')[0] for line in logs[1]]
+
+
+def test_the_finest_level_rests_in_the_coarse_part_and_learns_afterwards(
+    encoder: Encoder, pools: tuple[FeaturePool, FeaturePool], tmp_path: Path
+) -> None:
+    start = learner(encoder).decoder.state_dict()
+    coarse = run(encoder, pools, tmp_path / "coarse", coarse_steps=8).state
+    both = run(encoder, pools, tmp_path / "both", coarse_steps=4).state
+    finest = {name for name in start if name.startswith(("ups.0.", "stages.0.", "head."))}
+    assert {name for name in start if torch.equal(coarse[name], start[name])} == finest
+    assert not any(torch.equal(both[name], start[name]) for name in finest)
+
+
+def test_looks_of_the_coarse_part_do_not_decide(
+    encoder: Encoder, pools: tuple[FeaturePool, FeaturePool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend(monkeypatch, [0.1, 0.2, 3.0, 4.0])  # losses of another level are other numbers
+    trained = run(encoder, pools, tmp_path, patience=1, coarse_steps=4)
+    assert (trained.steps, trained.best_step) == (8, 6)
 
 
 def test_a_look_that_was_not_logged_is_taken_again(

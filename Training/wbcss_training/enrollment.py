@@ -28,7 +28,7 @@ ENROLL_CONFIG = TrainConfig(
     batch_size=2,
     learning_rate=2e-3,
     warmup_steps=50,
-    decay_fraction=0.4,
+    decay_fraction=0.3,
     ema_decay=0.99,
     sampled_voxels=32768,
     checkpoint_every=50,
@@ -54,6 +54,8 @@ class EnrollmentRequest:
         decoder: Architecture (``num_organs`` follows from ``organs``); None for ``thin_decoder``.
         train: Schedule; its ``steps`` count unless ``minutes`` is given.
         minutes: Choose the number of steps so that the whole run takes about this long on this machine.
+        coarse_share: First part of the steps, in which the finest level of the decoder rests: what is where is learned
+            at half the cost per step, borders are learned afterwards.
         cache_gib: Largest size of the encoded patches on disk.
         segmentation: How the held-out cases are segmented.
         license, provenance, limits: Words for the card; nothing that identifies a patient.
@@ -68,6 +70,7 @@ class EnrollmentRequest:
     decoder: DecoderSpec | None = None
     train: TrainConfig = ENROLL_CONFIG
     minutes: float | None = None
+    coarse_share: float = 0.6
     cache_gib: float = 4.0
     segmentation: SegmentOptions = field(default_factory=SegmentOptions)
     license: str
@@ -87,6 +90,8 @@ class EnrollmentRequest:
                 raise SpecError(f"{side}_ids must name each of the {len(cases)} cases, got {len(ids)}")
         if not (math.isfinite(self.cache_gib) and self.cache_gib > 0):
             raise SpecError(f"the cache must be larger than 0 GiB, got {self.cache_gib}")
+        if not 0 <= self.coarse_share <= 1:
+            raise SpecError(f"coarse_share must be in [0, 1], got {self.coarse_share}")
         if self.minutes is not None and not (math.isfinite(self.minutes) and self.minutes > 0):
             raise SpecError(f"minutes must be a positive number, got {self.minutes}")
 
@@ -122,6 +127,7 @@ class EnrollmentRequest:
             "decoder": spec_to_json(self.decoder_spec(encoder.spec)),
             "train": train,
             "minutes": self.minutes,
+            "coarse_share": self.coarse_share,
             "cache_gib": self.cache_gib,
             "training_cases": len(self.training),
             "validation_cases": len(self.validation),
@@ -153,8 +159,9 @@ class Schedule:
         features: What is kept of a patch.
         num_training, num_validation: Patches in the two pools.
         bytes_per_patch: On disk.
+        coarse_steps: First steps without the finest level, whole rounds.
         round_steps: Steps between looks at the held-out cases.
-        patience: Rounds without a lower loss after which training stops; None trains to the end.
+        patience: Rounds of the finest level without a lower loss after which training stops; None trains to the end.
     """
 
     config: TrainConfig
@@ -163,8 +170,13 @@ class Schedule:
     num_training: int
     num_validation: int
     bytes_per_patch: int
+    coarse_steps: int
     round_steps: int
     patience: int | None
+
+    def config_at(self, step: int) -> TrainConfig:
+        """Schedule of the round that begins at ``step``."""
+        return replace(self.config, finest_level=1) if step < self.coarse_steps else self.config
 
     @property
     def cache_bytes(self) -> int:
@@ -194,6 +206,8 @@ def schedule_of(request: EnrollmentRequest, encoder: EncoderSpec, config: TrainC
     again = _READ_AGAIN_FEW if request.is_few_shot else _READ_AGAIN
     wanted = math.ceil(config.steps * config.batch_size / again)
     every = math.ceil(config.steps / _ROUNDS / config.log_every) * config.log_every
+    supervised = min(config.deep_supervision, len(decoder.stage_channels))
+    may_rest = supervised > 1 and config.finest_level == 0
     return Schedule(
         config=config,
         decoder=decoder,
@@ -201,6 +215,7 @@ def schedule_of(request: EnrollmentRequest, encoder: EncoderSpec, config: TrainC
         num_training=max(1, min(room, wanted)),
         num_validation=num_validation,
         bytes_per_patch=size,
+        coarse_steps=int(request.coarse_share * config.steps) // every * every if may_rest else 0,
         round_steps=every,
         patience=_PATIENCE if request.is_few_shot and request.validation else None,
     )

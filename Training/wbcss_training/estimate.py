@@ -19,6 +19,7 @@ from wbcss.preprocess import ModelGrid
 from wbcss.tiling import tile_starts
 
 from .annotation import Case
+from .config import TrainConfig
 from .enrollment import Schedule
 from .features import encode_patch
 from .learner import build_decoder_learner
@@ -38,6 +39,7 @@ class Estimate:
         prepare_s: Reading and resampling one case.
         patch_s: Drawing and encoding one patch.
         step_s: One optimizer step.
+        coarse_step_s: One step without the finest level.
         validate_s: Segmenting one held-out case.
         peak_bytes: Largest memory so far: of the process on the CPU, of torch on a GPU; 0 where the
             system does not tell.
@@ -46,6 +48,7 @@ class Estimate:
     prepare_s: float
     patch_s: float
     step_s: float
+    coarse_step_s: float
     validate_s: float
     peak_bytes: int
 
@@ -54,7 +57,8 @@ class Estimate:
         patches = schedule.num_training + schedule.num_validation
         return {
             "encode": self.prepare_s * (num_training + num_validation) + self.patch_s * patches,
-            "train": self.step_s * schedule.config.steps,
+            "train": self.step_s * (schedule.config.steps - schedule.coarse_steps)
+            + self.coarse_step_s * schedule.coarse_steps,
             "validate": self.validate_s * num_validation,
         }
 
@@ -97,14 +101,20 @@ def measure(
         loss.backward()
         optimizer.step()
 
-    step()
-    step_s, _ = _timed(step, device)
+    def step_of(config: TrainConfig) -> float:
+        learner.config = config
+        step()
+        return _timed(step, device)[0]
+
+    step_s = step_of(schedule.config)
+    coarse_step_s = step_of(schedule.config_at(0)) if schedule.coarse_steps else step_s
     # A step is a forward and a backward pass, the latter twice as long; inference does the former.
     tile_s = encode_s + step_s / 3 / schedule.config.batch_size
     return Estimate(
         prepare_s=max(0.0, first_s - draw_s),
         patch_s=draw_s + encode_s,
         step_s=step_s,
+        coarse_step_s=coarse_step_s,
         validate_s=0.0 if held_out is None else tile_s * _num_tiles(held_out, encoder, schedule),
         peak_bytes=_peak_bytes(device),
     )

@@ -92,9 +92,10 @@ class DecoderLearner(nn.Module):
         device = next(self.parameters()).device
         # Float16 is for the disk: mixed with bfloat16 it would make every concatenation float32.
         dtype = torch.bfloat16 if self.config.autocast else torch.float32
-        skips = [
+        finest = self.config.finest_level  # finer skips are not read, so they are not converted either
+        skips = [torch.empty(0)] * finest + [
             torch.stack(skip).to(device=device, dtype=dtype).contiguous(memory_format=torch.channels_last_3d)
-            for skip in zip(*(patch.skips for patch in patches), strict=True)
+            for skip in zip(*(patch.skips[finest:] for patch in patches), strict=True)
         ]
         with torch.autocast(device.type, torch.bfloat16, enabled=self.config.autocast):
             return self.decoder.levels(skips, finest=self.config.finest_level)

@@ -54,8 +54,9 @@ def train_in_rounds(
 ) -> TrainedDecoder:
     """Train (or resume) ``learner`` in ``run_dir``; ``metrics.jsonl`` and ``curves.png`` there grow with every round.
 
-    With ``schedule.patience`` training ends when that many rounds brought no lower loss on ``held_out``, and the
-    weights of the best round are returned; else those of the last step. What was decided depends on the log alone, so
+    The first ``schedule.coarse_steps`` leave the finest level of the decoder alone. With ``schedule.patience`` training
+    ends when that many later rounds brought no lower loss on ``held_out``, and the weights of the best of them are
+    returned; else those of the last step. What was decided depends on the log alone, so
     a run that was killed anywhere decides alike.
 
     Raises:
@@ -64,11 +65,12 @@ def train_in_rounds(
     """
     config = schedule.config
 
-    def advance(until: int) -> AveragedModel:
+    def advance(step: int, until: int) -> AveragedModel:
+        learner.config = schedule.config_at(step)
         average = train(
             learner,
             [pool],
-            config=config,
+            config=learner.config,
             run_dir=run_dir,
             num_workers=0,  # reading float16 from the disk is quicker than passing it between processes
             until=until,
@@ -78,7 +80,7 @@ def train_in_rounds(
         wait_for_all()  # the first process has written the checkpoint that all read next
         return average
 
-    average = advance(0)
+    average = advance(0, 0)
     while True:
         step = int(average.n_averaged)
         at_end = step == config.steps or (step > 0 and step % schedule.round_steps == 0)
@@ -86,12 +88,12 @@ def train_in_rounds(
             _look(average, held_out, schedule, run_dir)
             draw_curves(run_dir)
         wait_for_all()
-        losses = _held_out_losses(run_dir)
+        losses = _held_out_losses(run_dir, schedule)
         if step == config.steps or _is_exhausted(losses, step, schedule):
             break
         if any_process(cancelled()):
             raise Cancelled(f"the training was stopped at step {step} of {config.steps}; go on with --resume")
-        average = advance((step // schedule.round_steps + 1) * schedule.round_steps)
+        average = advance(step, (step // schedule.round_steps + 1) * schedule.round_steps)
     if schedule.patience is None or not losses:
         return TrainedDecoder(_state(average), step, step)
     return TrainedDecoder(_read_best(run_dir), step, min(losses, key=lambda at: (losses[at], at)))
@@ -99,11 +101,12 @@ def train_in_rounds(
 
 def _look(average: AveragedModel, held_out: FeaturePool | None, schedule: Schedule, run_dir: Path) -> None:
     """Log the loss on held-out patches, once per round, and keep the weights if there was none lower."""
-    losses, step = _held_out_losses(run_dir), int(average.n_averaged)
-    if held_out is None or step in losses:
+    step = int(average.n_averaged)
+    if held_out is None or step in _looks(run_dir):
         return
     loss = held_out_loss(average, held_out, seed=schedule.config.seed)
-    if all(loss < other for other in losses.values()):
+    losses = _held_out_losses(run_dir, schedule)
+    if step > schedule.coarse_steps and all(loss < other for other in losses.values()):
         write_bytes(run_dir / _BEST, safetensors.torch.save(_state(average)))
     # Last, as it is what says that the look was taken: killed before, the same look is taken again.
     with (run_dir / METRICS).open("a", encoding="utf-8") as file:
@@ -135,7 +138,12 @@ def _is_exhausted(losses: dict[int, float], step: int, schedule: Schedule) -> bo
     return sum(at > best for at in losses) >= schedule.patience
 
 
-def _held_out_losses(run_dir: Path) -> dict[int, float]:
+def _held_out_losses(run_dir: Path, schedule: Schedule) -> dict[int, float]:
+    """The looks that can be compared: those at the finest level."""
+    return {step: loss for step, loss in _looks(run_dir).items() if step > schedule.coarse_steps}
+
+
+def _looks(run_dir: Path) -> dict[int, float]:
     lines = read_metrics(run_dir / METRICS)
     return {int(line["step"]): float(line["validation_loss"]) for line in lines if "validation_loss" in line}
 

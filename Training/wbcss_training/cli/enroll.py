@@ -54,6 +54,13 @@ def add_parser(commands: argparse._SubParsersAction[OneLineParser]) -> None:
     length.add_argument("--minutes", type=positive, metavar="M", help="as many steps as fit into M minutes in all")
     parser.add_argument("--config", type=Path, metavar="FILE.json", help="other fields of the training schedule")
     parser.add_argument("--decoder", type=Path, metavar="FILE.json", help="decoder spec (default: half the encoder)")
+    parser.add_argument(
+        "--coarse-share",
+        type=share,
+        default=0.6,
+        metavar="F",
+        help="first part of the steps, at half the cost, without the finest level (default: 0.6)",
+    )
     parser.add_argument("--cache-gib", type=positive, default=4.0, metavar="G", help="encoded patches (default: 4)")
     parser.add_argument(
         "--validation-fraction", type=share, default=0.2, metavar="F", help="patients to hold out (default: 0.2)"
@@ -111,6 +118,7 @@ def _request(args: argparse.Namespace, chosen: ChosenCases) -> EnrollmentRequest
         decoder=_decoder(args.decoder, num_organs=len(chosen.organs)),
         train=_train(args),
         minutes=args.minutes,
+        coarse_share=args.coarse_share,
         cache_gib=args.cache_gib,
         segmentation=SegmentOptions(device=args.device, threads=args.threads or None),
         license=args.license or "",
