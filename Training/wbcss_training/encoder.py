@@ -26,7 +26,7 @@ from wbcss.progress import IsCancelled, Progress, never, silent
 from wbcss.registry import Registry, StagedEncoder, StagedTask
 from wbcss.specs import DecoderSpec
 
-from .continual.distillation import FormerSelf
+from .former import FormerSelf
 from .initial import start_from
 from .learner import Learner, build_learner
 from .loop import CHECKPOINTS, train

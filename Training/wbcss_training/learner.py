@@ -15,7 +15,7 @@ from wbcss.nn.model import WholeBodyModel
 from wbcss.specs import DecoderSpec
 
 from .config import TrainConfig
-from .continual.distillation import FormerSelf
+from .former import FormerSelf
 from .losses import OrganLoss, draw_voxels
 from .patches import FeaturePatch, Patch, Sample
 

@@ -14,12 +14,12 @@ from wbcss.nn.decoder import Decoder
 from wbcss.nn.encoder import Encoder
 from wbcss.nn.model import WholeBodyModel
 from wbcss_training.config import TrainConfig
-from wbcss_training.continual.distillation import FormerSelf
 from wbcss_training.continual.incremental import SHARED, IncrementalLearner, Recipe, grown
 from wbcss_training.continual.lwf import OldOutputs, old_output_loss
 from wbcss_training.continual.mib import spread_background
 from wbcss_training.continual.plop import IGNORED
 from wbcss_training.continual.view import View
+from wbcss_training.former import FormerSelf
 from wbcss_training.losses import OrganLoss
 from wbcss_training.patches import Patch
 

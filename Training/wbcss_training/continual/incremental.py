@@ -18,10 +18,10 @@ from wbcss.nn.encoder import Encoder
 from wbcss.nn.model import WholeBodyModel
 
 from ..config import TrainConfig
+from ..former import FormerSelf
 from ..learner import supervised_loss, supervision_of
 from ..losses import OrganLoss, draw_voxels
 from ..patches import Patch
-from .distillation import FormerSelf
 from .plop import IGNORED, pseudo_labels
 from .view import Term, View
 

@@ -13,8 +13,8 @@ from wbcss.nn.decoder import Decoder
 from wbcss.nn.encoder import freeze
 from wbcss.nn.model import WholeBodyModel
 
+from ..former import FormerSelf
 from ..learner import Learner
-from .distillation import FormerSelf
 from .incremental import SHARED
 from .lesson import Lesson
 from .state import Learned, known, with_decoder

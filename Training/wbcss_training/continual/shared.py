@@ -13,7 +13,7 @@ from torch import nn
 
 from wbcss.nn.model import WholeBodyModel
 
-from .distillation import FormerSelf
+from ..former import FormerSelf
 from .ewc import Anchor, Springs, fisher_diagonal
 from .incremental import SHARED, IncrementalLearner, Recipe, grown
 from .lesson import Lesson

@@ -17,8 +17,8 @@ from wbcss.errors import SpecError
 from wbcss.labels import OrganName, TaskId
 from wbcss.loading import load_model
 from wbcss.registry import Registry
-from wbcss_training.continual.distillation import FormerSelf, feature_distance
 from wbcss_training.encoder import publish_model, train_encoder
+from wbcss_training.former import FormerSelf, feature_distance
 from wbcss_training.learner import Learner
 from wbcss_training.plan import EncoderPlan, read_plan
 
