@@ -18,6 +18,7 @@ VIOLATIONS = {
     "The core is free of torch": ("wbcss/labels.py", "def hidden():\n    import torch"),
     "The Slicer panel needs no package that Slicer lacks": ("WholeBodyCSSLib/SegmentLogic.py", "import PIL.Image"),
     "Engine layers": ("wbcss/errors.py", "from . import segment"),
+    "Training layers": ("wbcss_training/losses.py", "from . import loop"),
 }
 
 
