@@ -8,7 +8,8 @@ import pytest
 import tiny_training
 import torch
 
-from wbcss_training.learner import Learner
+from wbcss.nn.encoder import Encoder
+from wbcss_training.learner import Learner, build_decoder_learner
 from wbcss_training.losses import OrganLoss
 from wbcss_training.patches import Patch
 
@@ -76,3 +77,16 @@ def test_encoder_and_every_head_of_the_task_get_a_gradient() -> None:
     run(learner).backward()
     without = [name for name, parameter in learner.named_parameters() if parameter.grad is None]
     assert without == []
+
+
+def test_a_fresh_decoder_of_an_enrolled_task_answers_background() -> None:
+    """At every voxel and supervised level: an organ that few cases annotate must not start as likely as background."""
+    encoder = Encoder(tiny_training.ENCODER)
+    learner = build_decoder_learner(encoder, tiny_training.decoder_spec(), tiny_training.config(deep_supervision=2))
+    images = torch.stack([patch.image for patch in BATCH])
+    with torch.no_grad():
+        levels = learner.decoder.levels(encoder(images))
+        for head, features in zip([learner.decoder.head, *learner.supervision.heads], levels, strict=False):
+            probability = head(features).softmax(dim=1)
+            assert float(probability[:, 0].min()) > 0.5
+            assert float(probability[:, 0].mean()) > 0.9

@@ -192,8 +192,25 @@ def build_learner(encoder: Encoder, decoders: Mapping[TaskId, DecoderSpec], conf
     return learner
 
 
+ORGAN_LOG_ODDS = -5.0
+"""What a fresh head of an enrolled task thinks of every organ before it has seen one."""
+
+
+def _expect_background(head: nn.Module) -> None:
+    """Let a fresh head answer background.
+
+    Where a case leaves an organ unannotated, the marginal loss does not say whether unlabeled voxels are background
+    or that organ: what is more probable at first only grows. Heads that began undecided drew liters of an organ that
+    few cases annotate.
+    """
+    with torch.no_grad():
+        head.bias[1:] += ORGAN_LOG_ODDS  # type: ignore[index, operator]
+
+
 def build_decoder_learner(encoder: Encoder, spec: DecoderSpec, config: TrainConfig) -> DecoderLearner:
     """A fresh decoder for the features of ``encoder``, which is not kept."""
     learner = DecoderLearner(Decoder(spec, encoder.spec), config)
+    for head in (learner.decoder.head, *learner.supervision.heads):
+        _expect_background(head)
     learner.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     return learner
