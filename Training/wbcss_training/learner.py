@@ -8,11 +8,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from wbcss.errors import SpecError
 from wbcss.labels import TaskId
 from wbcss.nn.decoder import Decoder, DeepSupervision
 from wbcss.nn.encoder import Encoder, Skips
 from wbcss.nn.model import WholeBodyModel
-from wbcss.specs import DecoderSpec
+from wbcss.specs import DecoderSpec, EncoderSpec
 
 from .config import TrainConfig
 from .former import FormerSelf
@@ -101,9 +102,29 @@ class DecoderLearner(nn.Module):
             return self.decoder.levels(skips, finest=self.config.finest_level)
 
 
+ORGAN_LOG_ODDS = -5.0
+"""What a fresh row of a head thinks of its organ before it has seen one."""
+
+
+def expect_background(head: nn.Conv3d, *, first: int = 1) -> None:
+    """Let the fresh rows of a head, channels ``first`` and after, begin with the answer background.
+
+    Where a case leaves an organ unannotated, the marginal loss does not say whether unlabeled voxels are background
+    or that organ: what is more probable at first only grows. Heads that began undecided drew liters of an organ that
+    few cases annotate.
+    """
+    if head.bias is None:
+        raise SpecError("a head needs a bias to begin with the answer background, got one without")
+    with torch.no_grad():
+        head.bias[first:] += ORGAN_LOG_ODDS
+
+
 def supervision_of(spec: DecoderSpec, config: TrainConfig) -> DeepSupervision:
     """Fresh heads for as many levels as ``config`` asks for and the decoder has."""
-    return DeepSupervision(spec, num_levels=min(config.deep_supervision, len(spec.stage_channels)))
+    supervision = DeepSupervision(spec, num_levels=min(config.deep_supervision, len(spec.stage_channels)))
+    for head in supervision.heads:
+        expect_background(head)  # type: ignore[arg-type]
+    return supervision
 
 
 def supervised_loss(
@@ -184,33 +205,23 @@ def _alike(samples: Sequence[Sample]) -> list[list[int]]:
     return list(groups.values())
 
 
+def fresh_decoder(spec: DecoderSpec, encoder: EncoderSpec) -> Decoder:
+    """A decoder that has learned nothing yet and answers background."""
+    decoder = Decoder(spec, encoder)
+    expect_background(decoder.head)
+    return decoder
+
+
 def build_learner(encoder: Encoder, decoders: Mapping[TaskId, DecoderSpec], config: TrainConfig) -> Learner:
     """Fresh decoders on ``encoder``, in the memory layout that convolutions like best."""
-    model = WholeBodyModel(encoder, {task: Decoder(spec, encoder.spec) for task, spec in decoders.items()})
+    model = WholeBodyModel(encoder, {task: fresh_decoder(spec, encoder.spec) for task, spec in decoders.items()})
     learner = Learner(model, config)
     learner.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     return learner
 
 
-ORGAN_LOG_ODDS = -5.0
-"""What a fresh head of an enrolled task thinks of every organ before it has seen one."""
-
-
-def _expect_background(head: nn.Module) -> None:
-    """Let a fresh head answer background.
-
-    Where a case leaves an organ unannotated, the marginal loss does not say whether unlabeled voxels are background
-    or that organ: what is more probable at first only grows. Heads that began undecided drew liters of an organ that
-    few cases annotate.
-    """
-    with torch.no_grad():
-        head.bias[1:] += ORGAN_LOG_ODDS  # type: ignore[index, operator]
-
-
 def build_decoder_learner(encoder: Encoder, spec: DecoderSpec, config: TrainConfig) -> DecoderLearner:
     """A fresh decoder for the features of ``encoder``, which is not kept."""
-    learner = DecoderLearner(Decoder(spec, encoder.spec), config)
-    for head in (learner.decoder.head, *learner.supervision.heads):
-        _expect_background(head)
+    learner = DecoderLearner(fresh_decoder(spec, encoder.spec), config)
     learner.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     return learner

@@ -19,7 +19,7 @@ from wbcss.nn.model import WholeBodyModel
 
 from ..config import TrainConfig
 from ..former import FormerSelf
-from ..learner import supervised_loss, supervision_of
+from ..learner import expect_background, supervised_loss, supervision_of
 from ..losses import OrganLoss, draw_voxels
 from ..patches import Patch
 from .plop import IGNORED, pseudo_labels
@@ -206,8 +206,8 @@ def grown(
 ) -> Decoder:
     """A copy of ``decoder`` whose head has ``num_new`` more channels at the end.
 
-    ``start`` is told the grown head and the number of former channels, background included; without it new rows keep
-    their random start.
+    ``start`` is told the grown head and the number of former channels, background included; without it new rows begin
+    as those of every fresh decoder do.
     """
     spec = dataclasses.replace(decoder.spec, num_organs=decoder.spec.num_organs + num_new)
     larger = Decoder(spec, encoder.spec)
@@ -218,6 +218,8 @@ def grown(
         larger.head.weight[:num_old] = decoder.head.weight
         if larger.head.bias is not None and decoder.head.bias is not None:
             larger.head.bias[:num_old] = decoder.head.bias
-    if start is not None:
+    if start is None:
+        expect_background(larger.head, first=num_old)
+    else:
         start(larger.head, num_old)
     return larger
