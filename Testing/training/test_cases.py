@@ -17,7 +17,7 @@ import torch
 from wbcss.errors import CaseError
 from wbcss.io.writing import write_volume
 from wbcss.labels import OrganName
-from wbcss_training.cases import CasePatches, _crop, prepare_case, read_case_list
+from wbcss_training.cases import CasePatches, PreparedCase, _crop, prepare_case, read_case_list
 
 LIVER, SPLEEN, COLON = OrganName("liver"), OrganName("spleen"), OrganName("colon")
 
@@ -151,6 +151,18 @@ def test_a_crop_that_leaves_the_scan_is_filled(rng: np.random.Generator) -> None
     for low in ((-2, 1, 3), (3, -4, 5), (-9, -9, -9), (8, 0, 0)):
         expected = padded[tuple(slice(start + 10, start + 13) for start in low)]
         np.testing.assert_array_equal(_crop(array, np.array(low), (3, 3, 3), fill=-7), expected)
+
+
+def test_a_patch_about_no_organ_is_about_the_body(tmp_path: Path) -> None:
+    source = new_source(tmp_path, tmp_path / "cache", foreground_share=0.0)
+    hu = np.full((9, 8, 7), -1000, np.int16)
+    case = PreparedCase(hu, np.zeros(hu.shape, np.uint8), np.ones(2, bool))
+    drawn = {tuple(source._center(case, np.random.default_rng(n)).tolist()) for n in range(300)}
+    assert len(drawn) > 150  # no body: anywhere
+    body = {(1, 2, 3), (8, 7, 6)}
+    for at in body:
+        hu[at] = -100
+    assert {tuple(source._center(case, np.random.default_rng(n)).tolist()) for n in range(50)} == body
 
 
 def test_patches_are_decided_by_seed_and_index(tmp_path: Path) -> None:

@@ -84,6 +84,41 @@ def test_a_run_is_only_continued_when_asked(command: list[str], registry: Regist
     assert registry.versions(tiny_enrollment.TASK) == (1,)
 
 
+def test_a_resumed_run_keeps_what_it_started_from(command: list[str], tmp_path: Path, capsys: Capture) -> None:
+    at = command.index("--decoder")
+    del command[at : at + 2]  # its spec follows from the relative
+    assert main(["enroll", *command, "--steps", "2"]) == 0
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["identity"]["start"] == "spine@1"
+    # belly@1 knows all of the organs now, but this run was begun before it was published.
+    assert main(["enroll", *command, "--steps", "2", "--resume"]) == 0
+    capsys.readouterr()
+    assert main(["enroll", *command, "--steps", "2", "--resume", "--start-from", "none"]) == 2
+    assert "was begun with decoder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("{}", "must say what it starts from"), ("[]", "must hold a JSON object, got list")]
+)
+def test_a_record_that_says_no_start_is_told(
+    command: list[str], tmp_path: Path, text: str, message: str, capsys: Capture
+) -> None:
+    at = command.index("--decoder")
+    del command[at : at + 2]
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text(text)
+    assert main(["enroll", *command, "--resume"]) != 0
+    assert message in capsys.readouterr().err
+
+
+def test_a_task_to_start_from_can_be_named(command: list[str], tmp_path: Path, capsys: Capture) -> None:
+    at = command.index("--decoder")
+    del command[at : at + 2]
+    assert main(["enroll", *command, "--steps", "2", "--start-from", "heart"]) == 2
+    assert "heart" in capsys.readouterr().err
+    assert main(["enroll", *command, "--steps", "2", "--start-from", "spine"]) == 0
+
+
 def test_minutes_choose_the_steps_and_a_resume_keeps_them(
     command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -76,6 +76,19 @@ def test_a_task_is_learned_and_published_and_nothing_old_has_changed(
     assert json.loads((tmp_path / "run" / "report.json").read_text())["task"] == "belly@1"
 
 
+def test_a_task_that_starts_from_a_relative_begins_with_its_weights(registry: Registry, tmp_path: Path) -> None:
+    still = dataclasses.replace(SHORT, learning_rate=1e-12, weight_decay=0.0)
+    relative = registry.card(TaskId("spine"))
+    request = tiny_enrollment.request(tmp_path / "cases", train=still, decoder=None, start=relative)
+    report = run(request, registry, tmp_path / "run")
+    assert report.card.spec == dataclasses.replace(relative.spec, num_organs=3)
+    network = load_model(registry).network
+    theirs = network.decoder(relative.task).state_dict()
+    for name, value in network.decoder(tiny_enrollment.TASK).state_dict().items():
+        known = value if not name.startswith("head.") else value[:1]  # none of its organs, so the background alone
+        torch.testing.assert_close(known, theirs[name][: len(known)], atol=1e-6, rtol=0)
+
+
 def test_training_lowers_the_loss_on_held_out_cases(registry: Registry, tmp_path: Path) -> None:
     train = dataclasses.replace(tiny_enrollment.CONFIG, steps=60, log_every=20, checkpoint_every=60)
     run(tiny_enrollment.request(tmp_path / "cases", train=train, coarse_share=0), registry, tmp_path / "run")

@@ -66,6 +66,22 @@ def test_a_decoder_that_was_asked_for_gets_the_organs_of_the_request() -> None:
     assert request(decoder=asked).decoder_spec(ENCODER) == tiny_enrollment.DECODER
 
 
+def test_a_task_begins_as_its_relative_with_nothing_at_rest() -> None:
+    relative = tiny_registry.task_card(
+        "wholebody", {"liver": 5, "spleen": 1, "colon": 20}, spec=tiny_enrollment.DECODER
+    )
+    begun = request(start=relative)
+    spec = begun.decoder_spec(ENCODER)
+    assert spec == dataclasses.replace(tiny_enrollment.DECODER, num_organs=len(tiny_enrollment.ORGANS))
+    assert (begun.resting_share, request().resting_share, request(start=relative, coarse_share=0.5).resting_share) == (
+        0.0,
+        0.6,
+        0.5,
+    )
+    assert begun.identity(card())["start"] == relative.title
+    assert begun.identity(card()) != request().identity(card())
+
+
 @given(st.integers(1, 30), st.integers(0, 6), st.integers(1, 400), st.integers(1, 8), st.floats(0.01, 1), st.booleans())
 def test_pools_fit_the_cache_and_are_read_often_enough(
     num_training: int, num_validation: int, steps: int, batch: int, cache_gib: float, shallow: bool

@@ -7,16 +7,18 @@ import json
 from pathlib import Path
 
 import pytest
+import tiny_registry
 import tiny_training
 import torch
 
 from wbcss.errors import RegistryError, SpecError
+from wbcss.labels import OrganName
 from wbcss.loading import load_model
 from wbcss.nn.encoder import Encoder
 from wbcss.registry import Registry
 from wbcss.specs import DecoderSpec, EncoderSpec
 from wbcss_training.encoder import publish_model, train_encoder
-from wbcss_training.initial import start_from
+from wbcss_training.initial import nearest_relative, start_from
 from wbcss_training.learner import Learner, build_learner
 from wbcss_training.plan import EncoderPlan, read_plan
 
@@ -78,6 +80,16 @@ def test_a_run_starts_there_once_and_says_so(published: Path, atlas_dir: Path, t
     assert str(tmp_path) not in json.dumps(facts)
 
 
+def test_the_relative_knows_most_of_the_organs_and_then_most_organs() -> None:
+    small = tiny_registry.task_card("small", {"liver": 5, "spleen": 1})
+    large = tiny_registry.task_card("large", {"liver": 5, "colon": 20, "brain": 90})
+    liver, spleen, kidney = (OrganName(name) for name in ("liver", "spleen", "kidney_left"))
+    assert nearest_relative([], [liver]) is None
+    assert nearest_relative([small, large], [liver, spleen]) is small
+    assert nearest_relative([small, large], [liver]) is large
+    assert nearest_relative([large, small], [kidney]) is large
+
+
 def test_another_architecture_is_refused(published: Path) -> None:
     wide = dataclasses.replace(tiny_training.ENCODER, tile=tuple(2 * n for n in tiny_training.ENCODER.tile))
     learner = _learner_of(wide)
@@ -85,7 +97,7 @@ def test_another_architecture_is_refused(published: Path) -> None:
         start_from(learner, published, {TASK: tiny_training.ORGANS})
     other = tiny_training.decoder_spec()
     narrow = dataclasses.replace(other, stage_channels=tuple(max(1, n // 2) for n in other.stage_channels))
-    with pytest.raises(SpecError, match=r"decoder 'boxes' of the run needs .* the registry holds \("):
+    with pytest.raises(SpecError, match=r"starts from boxes@1 needs .* the registry holds \("):
         start_from(_learner_of(tiny_training.ENCODER, narrow), published, {TASK: tiny_training.ORGANS})
 
 

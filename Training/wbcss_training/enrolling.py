@@ -19,7 +19,7 @@ import torch
 from wbcss.cards import TaskCard
 from wbcss.devices import Step, descend
 from wbcss.errors import Cancelled
-from wbcss.loading import load_encoder, save_weights
+from wbcss.loading import load_decoder, load_encoder, save_weights
 from wbcss.nn.encoder import Encoder
 from wbcss.progress import IsCancelled, Progress, never, silent
 from wbcss.registry import Registry, StagedTask
@@ -33,7 +33,8 @@ from .enrollment import EnrollmentReport, EnrollmentRequest, Schedule, schedule_
 from .estimate import measure, steps_within
 from .features import FeaturePool, encode_pool, pool_key
 from .heldout import judge, load_staged
-from .learner import build_decoder_learner
+from .initial import start_decoder
+from .learner import DecoderLearner, build_decoder_learner
 from .processes import any_process, process_count, process_device, process_group, process_rank, wait_for_all
 from .publishing import organs_for, publish_proven, snapshot_before
 from .rounds import train_in_rounds
@@ -198,7 +199,7 @@ class _Run:
         with self.timed("encode"):
             pool, held_out = self._pools(schedule)
         torch.manual_seed(config.seed)
-        learner = build_decoder_learner(self.encoder, schedule.decoder, schedule.config).to(self.device)
+        learner = self._learner(schedule)
         with self.timed("train"):
             trained = train_in_rounds(
                 learner,
@@ -220,6 +221,15 @@ class _Run:
                     "held_out": None if held_out is None else {"folder": held_out.folder.name, "count": held_out.count},
                 },
             )
+
+    def _learner(self, schedule: Schedule) -> DecoderLearner:
+        """A fresh decoder, or a copy of the published one that the request starts from."""
+        learner = build_decoder_learner(self.encoder, schedule.decoder, schedule.config)
+        start = self.request.start
+        if start is not None:
+            theirs = load_decoder(self.registry, start).state_dict()
+            start_decoder(learner.decoder, theirs, card=start, organs=self.request.organs)
+        return learner.to(self.device)
 
     def _pools(self, schedule: Schedule) -> tuple[FeaturePool, FeaturePool | None]:
         sources = [self.source(self.request.training, schedule)]

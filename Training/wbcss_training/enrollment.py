@@ -41,6 +41,7 @@ _READ_AGAIN, _READ_AGAIN_FEW = 8, 4
 _VALIDATION_PATCHES_PER_CASE, _MAX_VALIDATION_PATCHES = 4, 16
 _ROUNDS, _PATIENCE = 20, 5
 _MIN_WIDTH = 8
+_COARSE_SHARE = 0.6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,11 +52,13 @@ class EnrollmentRequest:
         organs: Decoder channels 1, 2, ... in order.
         training, validation: Annotated scans to learn from and to hold out; no patient is in both.
         training_ids, validation_ids: Hash of each case's voxels; they name the encoded patches.
-        decoder: Architecture (``num_organs`` follows from ``organs``); None for ``thin_decoder``.
+        decoder: Architecture (``num_organs`` follows from ``organs``); None for that of ``start``, or ``thin_decoder``.
+        start: Published task whose decoder the new one begins as a copy of; None for random weights.
         train: Schedule; its ``steps`` count unless ``minutes`` is given.
         minutes: Choose the number of steps so that the whole run takes about this long on this machine.
         coarse_share: First part of the steps, in which the finest level of the decoder rests: what is where is learned
-            at half the cost per step, borders are learned afterwards.
+            at half the cost per step, borders are learned afterwards. None for 0.6, or 0 with a ``start``, whose
+            finest level has learned already.
         cache_gib: Largest size of the encoded patches on disk.
         segmentation: How the held-out cases are segmented.
         license, provenance, limits: Words for the card; nothing that identifies a patient.
@@ -68,9 +71,10 @@ class EnrollmentRequest:
     training_ids: tuple[str, ...] = field(repr=False)
     validation_ids: tuple[str, ...] = field(default=(), repr=False)
     decoder: DecoderSpec | None = None
+    start: TaskCard | None = None
     train: TrainConfig = ENROLL_CONFIG
     minutes: float | None = None
-    coarse_share: float = 0.6
+    coarse_share: float | None = None
     cache_gib: float = 4.0
     segmentation: SegmentOptions = field(default_factory=SegmentOptions)
     license: str
@@ -90,7 +94,7 @@ class EnrollmentRequest:
                 raise SpecError(f"{side}_ids must name each of the {len(cases)} cases, got {len(ids)}")
         if not (math.isfinite(self.cache_gib) and self.cache_gib > 0):
             raise SpecError(f"the cache must be larger than 0 GiB, got {self.cache_gib}")
-        if not 0 <= self.coarse_share <= 1:
+        if self.coarse_share is not None and not 0 <= self.coarse_share <= 1:
             raise SpecError(f"coarse_share must be in [0, 1], got {self.coarse_share}")
         if self.minutes is not None and not (math.isfinite(self.minutes) and self.minutes > 0):
             raise SpecError(f"minutes must be a positive number, got {self.minutes}")
@@ -107,9 +111,17 @@ class EnrollmentRequest:
 
     def decoder_spec(self, encoder: EncoderSpec) -> DecoderSpec:
         """Architecture of the task's decoder on ``encoder``."""
-        if self.decoder is None:
+        asked = self.decoder if self.decoder is not None or self.start is None else self.start.spec
+        if asked is None:
             return thin_decoder(encoder, num_organs=len(self.organs))
-        return replace(self.decoder, num_organs=len(self.organs))
+        return replace(asked, num_organs=len(self.organs))
+
+    @property
+    def resting_share(self) -> float:
+        """First part of the steps in which the finest level rests."""
+        if self.coarse_share is not None:
+            return self.coarse_share
+        return _COARSE_SHARE if self.start is None else 0.0
 
     def identity(self, encoder: EncoderCard) -> dict[str, Any]:
         """Everything that decides the bits of the decoder, as JSON without a name or path of a case.
@@ -126,8 +138,9 @@ class EnrollmentRequest:
             "encoder_sha256": encoder.weights_sha256,
             "decoder": spec_to_json(self.decoder_spec(encoder.spec)),
             "train": train,
+            "start": None if self.start is None else self.start.title,
             "minutes": self.minutes,
-            "coarse_share": self.coarse_share,
+            "coarse_share": self.resting_share,
             "cache_gib": self.cache_gib,
             "training_cases": len(self.training),
             "validation_cases": len(self.validation),
@@ -215,7 +228,7 @@ def schedule_of(request: EnrollmentRequest, encoder: EncoderSpec, config: TrainC
         num_training=max(1, min(room, wanted)),
         num_validation=num_validation,
         bytes_per_patch=size,
-        coarse_steps=int(request.coarse_share * config.steps) // every * every if may_rest else 0,
+        coarse_steps=int(request.resting_share * config.steps) // every * every if may_rest else 0,
         round_steps=every,
         patience=_PATIENCE if request.is_few_shot and request.validation else None,
     )

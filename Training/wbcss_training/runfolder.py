@@ -71,6 +71,17 @@ class RunFolder:
                 )
         return steps
 
+    def recorded_start(self) -> str | None:
+        """Title of the published task that the run begun here starts from; None if it starts from none.
+
+        Raises RunError if the record cannot be read.
+        """
+        try:
+            start = self.read(RECORD)["identity"]["start"]
+        except (KeyError, TypeError) as error:
+            raise RunError(f"{RECORD} of the run must say what it starts from, got an error: {error}") from error
+        return None if start is None else str(start)
+
     def read(self, name: str) -> dict[str, Any]:
         """A JSON file of the run. Raises RunError if it is gone or damaged."""
         try:

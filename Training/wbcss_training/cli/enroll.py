@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 
+from wbcss.cards import TaskCard
 from wbcss.cli.main import OneLineParser
 from wbcss.console import duration, stop_on_signals, table
 from wbcss.errors import EXIT_DONE, SpecError
-from wbcss.labels import parse_task_id
+from wbcss.labels import OrganName, parse_task_id
 from wbcss.progress import IsCancelled
 from wbcss.registry import Registry
 from wbcss.segment import SegmentOptions
@@ -24,9 +25,12 @@ from ..casechoice import ChosenCases, choose_cases
 from ..config import TrainConfig
 from ..enrolling import enroll, estimate_only
 from ..enrollment import ENROLL_CONFIG, EnrollmentReport, EnrollmentRequest
+from ..initial import nearest_relative
 from ..mapping import ALL_ORGANS, parse_choice
 from ..runfolder import BEFORE, RunFolder
 from .options import add_common, count, is_first_process, positive, share, shown
+
+_AUTO, _NONE = "auto", "none"
 
 
 def add_parser(commands: argparse._SubParsersAction[OneLineParser]) -> None:
@@ -53,13 +57,26 @@ def add_parser(commands: argparse._SubParsersAction[OneLineParser]) -> None:
     length.add_argument("--steps", type=int, metavar="N", help=f"optimizer steps (default: {ENROLL_CONFIG.steps})")
     length.add_argument("--minutes", type=positive, metavar="M", help="as many steps as fit into M minutes in all")
     parser.add_argument("--config", type=Path, metavar="FILE.json", help="other fields of the training schedule")
-    parser.add_argument("--decoder", type=Path, metavar="FILE.json", help="decoder spec (default: half the encoder)")
+    parser.add_argument(
+        "--start-from",
+        default=_AUTO,
+        metavar="TASK|auto|none",
+        help="published task whose decoder the new one begins as a copy of (default: auto, the one that knows most of "
+        "the organs)",
+    )
+    parser.add_argument(
+        "--decoder",
+        type=Path,
+        metavar="FILE.json",
+        help="decoder spec (default: that of the task it starts from, or half the encoder); without --start-from, "
+        "begins with random weights",
+    )
     parser.add_argument(
         "--coarse-share",
         type=share,
-        default=0.6,
         metavar="F",
-        help="first part of the steps, at half the cost, without the finest level (default: 0.6)",
+        help="first part of the steps, at half the cost, without the finest level (default: 0.6 for a decoder of "
+        "random weights, else 0)",
     )
     parser.add_argument("--cache-gib", type=positive, default=4.0, metavar="G", help="encoded patches (default: 4)")
     parser.add_argument(
@@ -100,13 +117,13 @@ def _run(args: argparse.Namespace) -> int:
             cancelled=stopped,
         )
         _tell_all(chosen.warnings, as_json=args.json)
-        request = _request(args, chosen)
+        request = _request(args, chosen, registry)
         if args.dry_run:
             return _estimate(args, request, registry)
         return _enroll(args, request, registry, stopped)
 
 
-def _request(args: argparse.Namespace, chosen: ChosenCases) -> EnrollmentRequest:
+def _request(args: argparse.Namespace, chosen: ChosenCases, registry: Registry) -> EnrollmentRequest:
     split = chosen.split
     return EnrollmentRequest(
         task=parse_task_id(args.task),
@@ -116,6 +133,7 @@ def _request(args: argparse.Namespace, chosen: ChosenCases) -> EnrollmentRequest
         training_ids=split.train_ids,
         validation_ids=split.validation_ids,
         decoder=_decoder(args.decoder, num_organs=len(chosen.organs)),
+        start=_start(args, registry, chosen.organs),
         train=_train(args),
         minutes=args.minutes,
         coarse_share=args.coarse_share,
@@ -125,6 +143,20 @@ def _request(args: argparse.Namespace, chosen: ChosenCases) -> EnrollmentRequest
         provenance=args.provenance or "",
         limits=args.limits,
     )
+
+
+def _start(args: argparse.Namespace, registry: Registry, organs: tuple[OrganName, ...]) -> TaskCard | None:
+    """The published task to start from; a resumed run keeps its own, whatever was published since."""
+    asked = args.start_from
+    if asked == _NONE or (asked == _AUTO and args.decoder is not None):
+        return None
+    if asked != _AUTO:
+        return registry.card(parse_task_id(asked))
+    folder = RunFolder(args.run_dir)
+    if not folder.is_begun:
+        return nearest_relative(registry.tasks(), organs)
+    title = folder.recorded_start()
+    return next((card for card in registry.all_cards() if card.title == title), None)
 
 
 def _train(args: argparse.Namespace) -> TrainConfig:
