@@ -21,14 +21,15 @@ PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
 DEMO = ROOT / "demo"
 
 RUN_EXTRAS: tuple[str, ...] = ()
-TEST_EXTRAS = ("test", "train", "openvino")
+TEST_EXTRAS = ("test", "train", "openvino", "dicomseg")
 SCENE_EXTRAS = (*TEST_EXTRAS, "scene")
 RUN_MODULES = ("wbcss", "torch", "SimpleITK", "safetensors")
 EXTRA_MODULES = {
     "test": ("pytest", "xdist", "mypy", "ruff", "importlinter"),
     "train": ("monai",),
     "openvino": ("openvino",),
-    "scene": ("slicer",),
+    "dicomseg": ("highdicom",),
+    "scene": ("slicer", "PySide6"),
 }
 """Modules that must be found in a sound environment, without and with each extra."""
 
