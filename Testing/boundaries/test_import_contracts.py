@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -37,7 +38,7 @@ def _lint(folders: list[Path], cache: Path) -> str:
 
 
 def _verdicts(output: str) -> dict[str, str]:
-    lines = [line.rsplit(" ", 1) for line in output.splitlines() if line.endswith((" KEPT", " BROKEN"))]
+    lines = re.findall(r"^(.+) (KEPT|BROKEN)(?: \(\d+ ignored imports?\))?$", output, flags=re.MULTILINE)
     return {name: verdict for name, verdict in lines if name in CONTRACTS}
 
 

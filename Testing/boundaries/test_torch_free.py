@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 
@@ -16,10 +17,17 @@ NOT_IN_SLICER = ("torch", "monai", "safetensors", "fastjsonschema", "PIL", "open
 
 def _import_without(absent: tuple[str, ...], modules: list[str], *, before: str = "") -> str:
     """Import ``modules`` in a fresh interpreter where ``absent`` cannot be imported; what it complained about."""
-    lines = ["import sys, importlib", *(f"sys.modules[{name!r}] = None" for name in absent), before]
-    lines += [f"importlib.import_module({module!r})" for module in modules]
+    lines = ["import importlib", _hidden(absent), before]
+    return _run("\n".join([*lines, *(f"importlib.import_module({module!r})" for module in modules)]))
+
+
+def _hidden(absent: tuple[str, ...]) -> str:
+    return "\n".join(["import sys", *(f"sys.modules[{name!r}] = None" for name in absent)])
+
+
+def _run(code: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", "\n".join(lines)],
+        [sys.executable, "-c", code],
         capture_output=True,
         text=True,
         check=False,
@@ -38,6 +46,21 @@ def test_the_panel_imports_in_a_fresh_slicer() -> None:
     fakes += "sys.modules['vtk.util.numpy_support'].numpy_to_vtk = None"
     modules = [f"WholeBodyCSSLib.{name}" for name in ("EngineProcess", "SegmentLogic", "SceneBridge", "Dependencies")]
     assert _import_without((*NOT_IN_SLICER, "SimpleITK", "scipy"), modules, before=fakes) == ""
+
+
+def test_a_registry_names_the_package_that_it_lacks() -> None:
+    """Without it the panel could not even be opened to install it."""
+    read = (
+        "from wbcss.registry import Registry, default_registry_path\nRegistry(default_registry_path()).encoder_card()"
+    )
+    complaint = _run(f"{_hidden(('fastjsonschema',))}\n{read}")
+    assert "RunError: encoder/card.json cannot be checked without the package fastjsonschema; install it" in complaint
+
+
+def test_the_doctor_reports_a_missing_package_instead_of_dying_of_it() -> None:
+    diagnose = "from wbcss.cli.main import main\nsys.exit(main(['doctor']))"
+    complaint = _run(f"{_hidden(('fastjsonschema', 'torch'))}\n{diagnose}")
+    assert re.fullmatch(r"wbcss: \d problems? found; what to do is said with each\n", complaint)
 
 
 @pytest.mark.parametrize("module", ["wbcss.nn.model", "wbcss.segment"])

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__, machine
-from .errors import WbcssError
+from .errors import RunError, WbcssError
 from .registry import Registry
 
 REQUIRED = ("torch", "numpy", "scipy", "SimpleITK", "safetensors", "fastjsonschema", "pillow")
@@ -182,7 +182,10 @@ def _registry(folder: Path, problems: list[Problem]) -> dict[str, Any]:
         encoder = registry.encoder_card()
         cards, broken, notes = registry.tasks(), registry.verify(), registry.notes()
     except WbcssError as error:
-        problems.append(Problem(what=hide_user(str(error)), remedy="name a registry with --registry or WBCSS_REGISTRY"))
+        remedy = "name a registry with --registry or WBCSS_REGISTRY"
+        if isinstance(error, RunError):  # a package is missing, which has a problem of its own
+            remedy = "install what is missing, then look again"
+        problems.append(Problem(what=hide_user(str(error)), remedy=remedy))
         return {"path": shown, "encoder": None, "tasks": [], "organs": 0, "sound": False}
     for sentence in broken:
         remedy = "import the task again, or restore the registry from a copy"

@@ -6,13 +6,14 @@ import functools
 import json
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import fastjsonschema
-
-from .errors import RegistryError
+from .errors import RegistryError, RunError
 from .resources import resource_path
 from .storage import sha256_bytes
+
+if TYPE_CHECKING:
+    from fastjsonschema import JsonSchemaValueException
 
 MAX_DOCUMENT_BYTES = 16 << 20
 _SEAL = re.compile(rb',\n  "card_sha256": "([0-9a-f]{64})"\n}\n\Z')
@@ -44,19 +45,26 @@ def read_document(data: bytes, *, schema: str, source: str) -> dict[str, Any]:
 
 
 def check_document(values: Any, *, schema: str, source: str) -> None:
-    """Check parsed JSON. Raises RegistryError naming ``source``, the field, what it must be, and the value."""
+    """Check parsed JSON. Raises RegistryError naming ``source``, the field, what it must be, and the value.
+
+    Raises RunError if fastjsonschema is missing: it is imported here, so that a fresh 3D Slicer can say what it lacks.
+    """
     found = values.get("format_version") if isinstance(values, dict) else None
     if type(found) is int and found > 1:
         raise RegistryError(
             f"{source} has format_version {found}, this program reads version 1; update the program to use it"
         )
     try:
+        from fastjsonschema import JsonSchemaValueException
+    except ImportError:
+        raise RunError(f"{source} cannot be checked without the package fastjsonschema; install it") from None
+    try:
         _validator(schema)(values)
-    except fastjsonschema.JsonSchemaValueException as error:
+    except JsonSchemaValueException as error:
         raise RegistryError(f"{source}: {_complaint(error)}") from error
 
 
-def _complaint(error: fastjsonschema.JsonSchemaValueException) -> str:
+def _complaint(error: JsonSchemaValueException) -> str:
     name = error.name or "data"
     field = name.removeprefix("data").removeprefix(".") or "the document"
     if error.rule == "required":
@@ -84,6 +92,8 @@ def _no_constant(text: str) -> Any:
 
 @functools.cache
 def _validator(schema: str) -> Callable[[Any], Any]:
+    import fastjsonschema
+
     text = resource_path("Schemas", f"{schema}.json").read_text(encoding="utf-8")
     compiled: Callable[[Any], Any] = fastjsonschema.compile(json.loads(text))
     return compiled
