@@ -21,6 +21,7 @@ REQUESTS: tuple[protocol.Request, ...] = (
     protocol.ListOrgans(),
     protocol.SegmentRequest(id="a:1", input="/data/Müller 扫描/ct.nii.gz", output="/out/x.seg.nrrd", organs=("liver",)),
     protocol.SegmentRequest(id="b", input=ARRAY, output="/out/x.npy", tasks=("wholebody",), threads=2, preview=True),
+    protocol.SegmentRequest(id="c", input="/in/ct.nrrd", output="/out/x.seg.nrrd", quality="best", resume=True),
     protocol.Cancel(id="b"),
     protocol.Shutdown(),
 )
@@ -37,6 +38,7 @@ REPLIES: tuple[protocol.Reply, ...] = (
                 color_rgb=(221, 130, 101),
                 terminology="~~^^~",
                 tasks=("wholebody",),
+                synonyms=("hepar",),
             ),
         )
     ),
@@ -45,10 +47,23 @@ REPLIES: tuple[protocol.Reply, ...] = (
         id="b",
         files={"labels": "/out/x.npy"},
         labels=ARRAY,
-        organs=(protocol.OrganRow(organ="liver", label=5, voxels=8, volume_ml=1.5, flags=("touches_border",)),),
+        organs=(
+            protocol.OrganRow(organ="liver", label=5, voxels=8, volume_ml=1.5, flags=("touches_border",)),
+            protocol.OrganRow(
+                organ="spleen",
+                label=1,
+                voxels=9,
+                volume_ml=1.7,
+                mean_hu=48.5,
+                sd_hu=12.0,
+                mean_confidence=0.9,
+                center_ras_mm=(-31.5, 2.0, 1.25),
+            ),
+        ),
         warnings=("a slice is missing",),
         seconds=3.5,
     ),
+    protocol.Result(id="c", files={"labels": "/out/x.seg.nrrd"}, skipped=True),
     protocol.ErrorReply(id="b", kind="busy", message="one at a time", exit_code=2),
     protocol.Cancelling(running=False),
     protocol.Goodbye(),
@@ -210,7 +225,8 @@ TRANSCRIPT = """\
 < {"protocol": 1, "type": "hello_reply", "id": "1", "version": "0.1.0", "pid": 4711, "busy": false}
 > {"protocol": 1, "type": "segment", "id": "2", "input": "/ct/M\\u00fcller.nii.gz", "output": "/out/m.seg.nrrd", \
 "registry": null, "organs": ["liver", "spleen"], "tasks": null, "series": null, "device": "auto", \
-"quality": "normal", "threads": null, "statistics": true, "preview": false, "confidence": false}
+"quality": "normal", "threads": null, "statistics": true, "preview": false, "confidence": false, \
+"resume": false}
 < {"protocol": 1, "type": "progress", "id": "2", "fraction": 0.25, "stage": "network", "remaining_s": 41.5}
 > {"protocol": 1, "type": "cancel", "id": "2"}
 < {"protocol": 1, "type": "cancelling", "id": "2", "running": true}

@@ -60,6 +60,9 @@ def test_sums_agree_with_one_mask_per_organ(
         assert row.sd_hu == pytest.approx(values.std())
         assert row.mean_confidence == pytest.approx(confidence[mask].astype(np.float64).mean())
         assert row.touches_border == bool(border.any())
+        assert row.center_ras_mm == pytest.approx(
+            tuple(AFFINE[:3, :3] @ np.argwhere(mask).mean(axis=0) + AFFINE[:3, 3])
+        )
     assert [row.touches_border for row in rows] == [False, False, True]
 
 

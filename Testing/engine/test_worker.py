@@ -379,7 +379,25 @@ def test_a_real_file_is_segmented_with_progress(host: Host, tmp_path: Path, monk
     assert isinstance(host.receive(), protocol.Progress)
     result = host.receive_until(protocol.Result)
     assert [row.organ for row in result.organs] == ["spleen", "liver", "brain", "skull"]
+    assert all((row.center_ras_mm is None) == (row.voxels == 0) == (row.mean_hu is None) for row in result.organs)
     assert output.is_file()
+
+
+def test_a_finished_file_is_not_segmented_again_on_resume(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fix_backend(monkeypatch)
+    registry = make_registry(tmp_path / "registry")
+    scan, output = write_scan(tmp_path / "ct.nii.gz"), tmp_path / "organs.seg.nrrd"
+    again = _segment("s", input=str(scan), output=str(output), registry=str(registry.root), resume=True)
+    skipped = []
+    for _ in range(2):
+        host.send(again)
+        skipped.append(host.receive_until(protocol.Result).skipped)
+    assert skipped == [False, True]
+    output.unlink()
+    host.send(again)
+    assert not host.receive_until(protocol.Result).skipped
 
 
 @pytest.mark.slow

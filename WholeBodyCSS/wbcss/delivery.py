@@ -98,7 +98,10 @@ def organ_rows(
             label=organ.label,
             voxels=row.voxels,
             volume_ml=row.volume_ml,
+            mean_hu=row.mean_hu,
+            sd_hu=row.sd_hu,
             mean_confidence=row.mean_confidence,
+            center_ras_mm=row.center_ras_mm,
             dice=dice.get(organ.name),
             flags=row.flags,
         )

@@ -103,7 +103,7 @@ class ListOrgans(_Base):
 
 @dataclass(frozen=True, kw_only=True)
 class OrganItem:
-    """An organ of the registry: its label value, how to show it, and the tasks that segment it."""
+    """An organ of the registry: its label value, how to show and find it, and the tasks that segment it."""
 
     name: str
     label: int
@@ -112,6 +112,7 @@ class OrganItem:
     color_rgb: tuple[int, int, int]
     terminology: str
     tasks: tuple[str, ...]
+    synonyms: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +136,7 @@ class SegmentRequest(_Base):
         series: DICOM series UID when the folder holds several.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         quality: How far tiles overlap: ``fast``, ``normal`` or ``best``.
+        resume: Do nothing if the outputs are there already, made from this input by this model and these options.
     """
 
     type: ClassVar[str] = "segment"
@@ -150,6 +152,7 @@ class SegmentRequest(_Base):
     statistics: bool = False
     preview: bool = False
     confidence: bool = False
+    resume: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -181,13 +184,16 @@ class Progress(_Base):
 
 @dataclass(frozen=True, kw_only=True)
 class OrganRow:
-    """One line of the organ table. ``mean_confidence`` and ``dice`` are None where they do not exist."""
+    """One line of the organ table. What does not exist is None: densities and center of an organ without voxels ..."""
 
     organ: str
     label: int
     voxels: int
     volume_ml: float
+    mean_hu: float | None = None
+    sd_hu: float | None = None
     mean_confidence: float | None = None
+    center_ras_mm: tuple[float, float, float] | None = None
     dice: float | None = None
     flags: tuple[str, ...] = ()
 
@@ -202,6 +208,7 @@ class Result(_Base):
         organs: The organ table, in label order.
         warnings: What the user should know: steps of the memory ladder, odd slices in the input ...
         seconds: Wall time of the whole job.
+        skipped: Nothing was done because ``resume`` found the outputs there; ``organs`` is empty then.
     """
 
     type: ClassVar[str] = "result"
@@ -210,6 +217,7 @@ class Result(_Base):
     organs: tuple[OrganRow, ...] = ()
     warnings: tuple[str, ...] = ()
     seconds: float = 0.0
+    skipped: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

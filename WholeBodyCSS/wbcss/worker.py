@@ -181,18 +181,22 @@ class Worker:
             self._channel.send(reply)
 
     def _segment(self, job: _Job) -> protocol.Result:
-        from .job import run_job
+        from .job import is_done, run_job, wanted_files
         from .warm import WarmModel
 
         self._warm = self._warm or WarmModel()
         request = job.request
+        segment_job = _job_of(request)
+        if request.resume and is_done(segment_job):
+            files = {kind: str(path) for kind, path in wanted_files(segment_job).items()}
+            return protocol.Result(id=request.id, files=files, skipped=True)
 
         def report(fraction: float, stage: str, remaining_s: float | None) -> None:
             self._channel.send(
                 protocol.Progress(id=request.id, fraction=fraction, stage=stage, remaining_s=remaining_s)
             )
 
-        return run_job(_job_of(request), warm=self._warm, report=report, cancelled=job.stop.is_set, job_id=request.id)
+        return run_job(segment_job, warm=self._warm, report=report, cancelled=job.stop.is_set, job_id=request.id)
 
     def _complain(self, error: Exception, message_id: str) -> None:
         _log.debug("a request was refused", exc_info=error)
@@ -244,6 +248,7 @@ def _list_organs(request: protocol.ListOrgans) -> protocol.Organs:
             color_rgb=organ.color_rgb,
             terminology=organ.terminology,
             tasks=tuple(card.task for card in cards if any(o.name == organ.name for o in card.organs)),
+            synonyms=organ.synonyms,
         )
         for organ in registry.organs()
     )
