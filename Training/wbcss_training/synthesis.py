@@ -37,6 +37,9 @@ _Value = TypeVar("_Value", bound=np.generic)
 _AXILLA_MM = 1330.0
 """Atlas height below which a raised arm leaves nothing beside the trunk."""
 
+_REACH_MM = 150.0
+"""How far above and below its organs a task is shown what is not one of them."""
+
 _GROIN_MM = 720.0
 """Atlas height below which there are only legs (and hands)."""
 
@@ -105,6 +108,17 @@ class SyntheticPatches:
         return lookup
 
     @cached_property
+    def _sites(self) -> npt.NDArray[np.int32]:
+        """Sites of the atlas as high as the organs of the task, and a little above and below."""
+        sites = self._atlas.sites
+        heights = sites[self._channels.numpy()[sites[:, 0]] > 0, 3]
+        margin = _REACH_MM / self._atlas.spacing_mm
+        near: npt.NDArray[np.int32] = sites[
+            (sites[:, 3] >= heights.min() - margin) & (sites[:, 3] <= heights.max() + margin)
+        ]
+        return near
+
+    @cached_property
     def _shrinks(self) -> torch.Tensor:
         """Whether an atlas label may lose its rim to fat, and to which fat."""
         named = {row.name: label for label, row in self._atlas.table.items()}
@@ -127,13 +141,17 @@ class SyntheticPatches:
 
     def patch(self, index: int) -> Patch:
         """Draw patch ``index``."""
-        rng = patch_rng(self.seed, index)
-        hu, labels = self.draw(rng)
+        hu, channels = self.scan(patch_rng(self.seed, index))
         return Patch(
             image=windowed(hu, self.encoder.windows_hu),
-            labels=self._channels[labels],
+            labels=channels,
             annotated=torch.ones(1 + len(self.organs), dtype=torch.bool),
         )
+
+    def scan(self, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """One synthetic scan: (I, J, K) float32 HU and (I, J, K) decoder channels."""
+        hu, labels = self.draw(rng)
+        return hu, self._channels[labels]
 
     def draw(self, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """One synthetic scan: (I, J, K) float32 HU and (I, J, K) int64 atlas labels of the same patch."""
@@ -170,9 +188,9 @@ class SyntheticPatches:
         return hu, labels
 
     def _center(self, rng: np.random.Generator) -> npt.NDArray[np.float64]:
-        """A voxel to center on: an organ of the task drawn evenly, or anywhere, jittered."""
+        """A voxel to center on: an organ of the task drawn evenly, or anywhere about as high, jittered."""
         atlas = self._atlas
-        sites = atlas.sites
+        sites = self._sites
         while True:
             if rng.random() < 0.5:
                 channel = int(rng.integers(1, len(self.organs) + 1))

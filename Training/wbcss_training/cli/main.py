@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from wbcss.cli.main import OneLineParser
 from wbcss.errors import EXIT_CANCELLED, EXIT_FAILED, WbcssError
 
-from . import benchmark, check, encoder, enroll, evaluate
+from . import benchmark, check, encoder, enroll, evaluate, synthesize
 
 _log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = OneLineParser(prog="wbcss-train", description="Train encoders and tasks, offline.")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for command in (benchmark, check, encoder, enroll, evaluate):
+    for command in (benchmark, check, encoder, enroll, evaluate, synthesize):
         command.add_parser(commands)
     try:
         args = parser.parse_args(argv)
