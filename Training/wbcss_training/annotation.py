@@ -21,6 +21,9 @@ SEGMENTATION_SUFFIX = ".seg.nrrd"
 AFFINE_TOLERANCE_MM = 1e-2
 """Two affines nearer than this are one grid: float32 headers and a trip through LPS lose about a thousandth of it."""
 
+SHIFT_TOLERANCE_VOXELS = 0.5
+"""Grids of one shape whose corners lie nearer than this may be meant as one; a person has to say so."""
+
 _OFFSET_TOLERANCE_VOXELS = 1e-2
 _HASHED_PLANES = 64
 _GENERIC_STEMS = frozenset({"ct", "image", "img", "volume", "scan", "data", "imaging"})
@@ -41,6 +44,7 @@ class Case:
         segments: For a ``.seg.nrrd``: name of a segment to its organ.
         new_organs: Organs declared on purpose although the catalogue lacks them.
         modality: What the dataset says the images are, as it writes it; "" where it says nothing.
+        same_grid: Labels whose grid differs from the image's by less than half a voxel are taken as lying on it.
         patient: Whose scan it is, for splits only; made from the file name where the list does not say. Private: it
             is left out of ``repr`` and never written.
     """
@@ -54,6 +58,7 @@ class Case:
     segments: Mapping[str, OrganName] = field(default_factory=dict)
     new_organs: frozenset[OrganName] = frozenset()
     modality: str = ""
+    same_grid: bool = field(default=False, repr=False)  # caches are named by the repr; it changes no readable case
     patient: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
@@ -135,7 +140,7 @@ def annotate(case: Case, volume: Volume) -> Annotation:
     labels = read_labels(case.labels_path)
     if case.segments:
         return Annotation(volume=volume, labels=_from_segments(case, labels, volume))
-    _check_grid(labels, volume, case.labels_path)
+    _check_grid(labels, volume, case.labels_path, case.same_grid)
     return Annotation(volume=volume, labels=labels.labels)
 
 
@@ -155,7 +160,7 @@ def _from_masks(case: Case, volume: Volume) -> Annotation:
     values = {organ: value for value, organ in case.values.items()}
     for organ, path in case.masks.items():
         mask = read_labels(path)
-        _check_grid(mask, volume, path)
+        _check_grid(mask, volume, path, case.same_grid)
         if mask.labels.max() > 1:  # 255 is as good as 1, but two values would be two things
             found = np.unique(mask.labels)
             if len(found) > 2 or found[0] != 0:
@@ -177,7 +182,7 @@ def _from_segments(case: Case, labels: Labels, volume: Volume) -> LabelMap:
             lookup[value] = values[case.segments[name]]
     place = _place(labels, volume)
     if place is None:
-        _check_grid(labels, volume, case.labels_path)
+        _check_grid(labels, volume, case.labels_path, case.same_grid)
     mapped: LabelMap = lookup[labels.labels]
     if place is None or mapped.shape == volume.shape:
         return mapped
@@ -199,18 +204,34 @@ def _place(labels: Labels, volume: Volume) -> tuple[slice, slice, slice] | None:
     return i, j, k
 
 
-def _check_grid(labels: Labels, volume: Volume, path: Path) -> None:
+def _check_grid(labels: Labels, volume: Volume, path: Path, same_grid: bool) -> None:
     if labels.labels.shape != volume.shape:
         raise CaseError(
             f"image and labels of a case must share a grid, got {volume.shape} and {labels.labels.shape} voxels "
             f"({path.name}); resample the labels to the image"
         )
     apart_mm = distance_mm(labels.affine, volume.affine)
-    if apart_mm > AFFINE_TOLERANCE_MM:
+    if apart_mm <= AFFINE_TOLERANCE_MM:
+        return
+    apart_voxels = _corner_shift_voxels(labels.affine, volume)
+    if apart_voxels >= SHIFT_TOLERANCE_VOXELS:
         raise CaseError(
             f"image and labels of a case must share a grid, got affines that differ by {apart_mm:.3g} mm "
             f"({path.name}); resample the labels to the image"
         )
+    if not same_grid:
+        raise CaseError(
+            f"image and labels of a case must share a grid, got corners {apart_voxels:.2g} voxels apart "
+            f"({path.name}), which is less than half a voxel; join them (--same-grid) or resample the labels"
+        )
+
+
+def _corner_shift_voxels(affine: Affine, volume: Volume) -> float:
+    """How far a corner of the image lies from where ``affine`` puts it, in voxels of the image."""
+    i, j, k = (side - 1 for side in volume.shape)
+    corners = np.array([[x, y, z, 1] for x in (0, i) for y in (0, j) for z in (0, k)], np.float64)
+    moved = np.linalg.solve(volume.affine, affine @ corners.T).T
+    return float(np.abs(moved - corners).max())
 
 
 def distance_mm(one: Affine, other: Affine) -> float:

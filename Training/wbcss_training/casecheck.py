@@ -60,6 +60,7 @@ _IMAGE_KINDS: tuple[tuple[str, Kind], ...] = (
     ("grid axes", "image_geometry"),
 )
 _LABEL_KINDS: tuple[tuple[str, Kind], ...] = (
+    ("less than half a voxel", "labels_shifted"),
     ("share a grid", "labels_geometry"),
     ("whole numbers", "labels_not_whole"),
     ("one other value", "labels_undeclared"),

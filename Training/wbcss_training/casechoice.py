@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +38,8 @@ def choose_cases(
     folder: RunFolder,
     *,
     organs: OrganChoice = ALL_ORGANS,
+    leave_out: Collection[int] = (),
+    same_grid: bool = False,
     validation_fraction: float = 0.2,
     seed: int = 0,
     split_file: Path | None = None,
@@ -51,6 +54,7 @@ def choose_cases(
         path: Folder or list, in any layout that ``read_case_list`` knows.
         folder: Of the run.
         organs: What to learn.
+        leave_out, same_grid: As in ``read_case_list``.
         validation_fraction: Share of the patients to hold out.
         seed: Of the split.
         split_file: Take this split instead.
@@ -61,7 +65,7 @@ def choose_cases(
         CaseError: the cases cannot be read, are broken, or do not fit the split.
         Cancelled: ``cancelled`` returned true.
     """
-    cases = read_case_list(path, organs=organs)
+    cases = read_case_list(path, organs=organs, leave_out=leave_out, same_grid=same_grid)
     key = _key(cases)
     known = folder.read(CHECKED) if folder.has(CHECKED) else {}
     if known.get("key") == key:
@@ -88,4 +92,5 @@ def choose_cases(
 def _key(cases: tuple[Case, ...]) -> str:
     """A hash of what the cases are and when their files were written; no name can be read from it."""
     stamps = [(path.stat().st_size, path.stat().st_mtime_ns) for case in cases for path in case.files]
-    return hashlib.sha256(repr((cases, stamps)).encode()).hexdigest()
+    same_grid = "same grid" if any(case.same_grid for case in cases) else ""
+    return hashlib.sha256((repr((cases, stamps)) + same_grid).encode()).hexdigest()

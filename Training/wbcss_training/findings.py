@@ -22,6 +22,7 @@ Kind = Literal[
     "labels_unreadable",
     "labels_not_whole",
     "labels_geometry",
+    "labels_shifted",
     "labels_undeclared",
     "labels_overlap",
     "nothing_annotated",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
 
@@ -24,7 +25,9 @@ _EXPECTED = (
 )
 
 
-def read_case_list(path: Path, *, organs: OrganChoice = ALL_ORGANS) -> tuple[Case, ...]:
+def read_case_list(
+    path: Path, *, organs: OrganChoice = ALL_ORGANS, leave_out: Collection[int] = (), same_grid: bool = False
+) -> tuple[Case, ...]:
     """Cases of a JSON list or of a folder, in a fixed order.
 
     Layouts:
@@ -40,10 +43,12 @@ def read_case_list(path: Path, *, organs: OrganChoice = ALL_ORGANS) -> tuple[Cas
     Args:
         path: The list or folder.
         organs: Which organs to take, and what they are called there.
+        leave_out: Numbers of cases to leave out, counted from 1; the others are numbered anew.
+        same_grid: Take labels that lie less than half a voxel off their image as lying on its grid.
 
     Raises:
         CaseError: The list or folder is of no such layout, names a file that is not there or that lies outside of it,
-            or names an organ that the catalogue lacks.
+            or names an organ that the catalogue lacks; a case to leave out is not there, or none is left.
     """
     if not path.exists():
         raise CaseError(f"expected a JSON list of cases or a folder with dataset.json, got {path}: it does not exist")
@@ -53,7 +58,11 @@ def read_case_list(path: Path, *, organs: OrganChoice = ALL_ORGANS) -> tuple[Cas
         cases = _dataset_cases(path.parent, organs)
     else:
         cases = _list_cases(path, organs)
-    return _checked(cases, path, organs)
+    strange = sorted(number for number in leave_out if not 1 <= number <= len(cases))
+    if strange:
+        raise CaseError(f"cases to leave out must be numbers from 1 to {len(cases)}, got {strange[0]}")
+    kept = [replace(case, same_grid=same_grid) for number, case in enumerate(cases, 1) if number not in leave_out]
+    return _checked(kept, path, organs)
 
 
 def _folder_cases(folder: Path, organs: OrganChoice) -> list[Case]:

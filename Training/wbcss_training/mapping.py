@@ -45,6 +45,28 @@ class OrganChoice:
 ALL_ORGANS = OrganChoice()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Survey(OrganChoice):
+    """Takes every name there is as an organ of its own, to find out what a dataset calls its labels.
+
+    Attributes:
+        numbers: What each name was taken as, in the order of first use.
+        declared: Names that the dataset itself declares as new organs.
+    """
+
+    numbers: dict[str, OrganName] = field(default_factory=dict)
+    declared: set[str] = field(default_factory=set)
+
+    def also_new(self, names: Iterable[str]) -> Survey:
+        """This survey, which remembers ``names``."""
+        self.declared.update(parse_organ_name(name) for name in names)
+        return self
+
+    def numbered(self, names: Iterable[str]) -> dict[str, OrganName]:
+        """Every name with its own organ, the same in every case."""
+        return {name: self.numbers.setdefault(name, OrganName(f"name_{len(self.numbers) + 1}")) for name in names}
+
+
 def parse_choice(text: str) -> OrganChoice:
     """The ``--organs`` option: what to take, separated by commas.
 
@@ -89,6 +111,8 @@ def map_names(names: Iterable[str], choice: OrganChoice, *, source: str) -> dict
     Raises:
         CaseError: A name is taken and fits no organ (with the nearest ones), or two names fit one organ.
     """
+    if isinstance(choice, Survey):
+        return choice.numbered(names)
     mapped: dict[str, OrganName] = {}
     unknown = []
     for name in names:

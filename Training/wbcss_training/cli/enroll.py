@@ -28,20 +28,15 @@ from ..enrollment import ENROLL_CONFIG, EnrollmentReport, EnrollmentRequest
 from ..initial import nearest_relative
 from ..mapping import ALL_ORGANS, parse_choice
 from ..runfolder import BEFORE, RunFolder
-from .options import add_common, count, is_first_process, positive, share, shown
+from .options import add_cases, add_common, add_split, count, is_first_process, positive, share, shown
 
 _AUTO, _NONE = "auto", "none"
 
 
 def add_parser(commands: argparse._SubParsersAction[OneLineParser]) -> None:
     parser = commands.add_parser("enroll", help="learn a task on the frozen encoder and publish it")
-    parser.add_argument("--cases", type=Path, required=True, metavar="DIR|LIST.json", help="annotated scans")
+    add_cases(parser, verb="learn")
     parser.add_argument("--task", required=True, metavar="NAME", help="name of the task in the registry")
-    parser.add_argument(
-        "--organs",
-        metavar="LIST",
-        help="what to learn: liver,Gland=parotid_gland_left,GTV=new:my_tumor; all takes the rest too (default: all)",
-    )
     parser.add_argument("--registry", type=Path, required=True, metavar="DIR", help="holds the encoder; published here")
     parser.add_argument(
         "--run",
@@ -79,9 +74,7 @@ def add_parser(commands: argparse._SubParsersAction[OneLineParser]) -> None:
         "random weights, else 0)",
     )
     parser.add_argument("--cache-gib", type=positive, default=4.0, metavar="G", help="encoded patches (default: 4)")
-    parser.add_argument(
-        "--validation-fraction", type=share, default=0.2, metavar="F", help="patients to hold out (default: 0.2)"
-    )
+    add_split(parser)
     parser.add_argument("--split", type=Path, metavar="FILE.json", help="hold out what this split file says instead")
     parser.add_argument("--seed", type=count, default=0, metavar="N", help="of split, patches and weights (default: 0)")
     parser.add_argument(
@@ -110,6 +103,8 @@ def _run(args: argparse.Namespace) -> int:
             args.cases,
             folder,
             organs=parse_choice(args.organs) if args.organs is not None else ALL_ORGANS,
+            leave_out=args.leave_out,
+            same_grid=args.same_grid,
             validation_fraction=args.validation_fraction,
             seed=args.seed,
             split_file=args.split,

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+from pathlib import Path
 
 from wbcss.progress import Progress
 
@@ -32,6 +33,46 @@ def count(text: str) -> int:
     if value < 0:
         raise argparse.ArgumentTypeError(f"must not be negative, got {text}")
     return value
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """Whole numbers of at least 1, separated by commas."""
+    try:
+        values = tuple(sorted({int(part) for part in text.split(",")}))
+    except ValueError:
+        values = ()
+    if not values or values[0] < 1:
+        raise argparse.ArgumentTypeError(f"must be whole numbers above 0, separated by commas, got {text!r}")
+    return values
+
+
+def add_cases(parser: argparse.ArgumentParser, *, verb: str) -> None:
+    """Options that say which annotated scans and organs are meant; ``verb`` is what is done with the organs."""
+    parser.add_argument("--cases", type=Path, required=True, metavar="DIR|LIST.json", help="annotated scans")
+    parser.add_argument(
+        "--organs",
+        metavar="LIST",
+        help=f"what to {verb}: liver,Gland=parotid_gland_left,GTV=new:my_tumor; all takes the rest too (default: all)",
+    )
+    parser.add_argument(
+        "--leave-out",
+        type=numbers,
+        default=(),
+        metavar="N,N",
+        help="cases to leave out, by their number; the others are numbered anew",
+    )
+    parser.add_argument(
+        "--same-grid",
+        action="store_true",
+        help="take labels that lie less than half a voxel off their image as lying on its grid",
+    )
+
+
+def add_split(parser: argparse.ArgumentParser) -> None:
+    """Options that say who is held out."""
+    parser.add_argument(
+        "--validation-fraction", type=share, default=0.2, metavar="F", help="patients to hold out (default: 0.2)"
+    )
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
