@@ -132,7 +132,7 @@ class SegmentRequest(_Base):
         output: Absolute path of the labels: ``.seg.nrrd``, ``.nii.gz``, or ``.npy`` for voxels in a shared file.
             The other files lie beside it and share its name.
         organs: Organs wanted; None means all of ``tasks``. Decoders that are not needed are not run.
-        tasks: Tasks wanted; None means all of the registry. At most one of ``organs`` and ``tasks`` may be given.
+        tasks: Tasks that may run; None means all of the registry.
         series: DICOM series UID when the folder holds several.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         quality: How far tiles overlap: ``fast``, ``normal`` or ``best``.
@@ -161,8 +161,6 @@ class SegmentRequest(_Base):
         for name, path in (("input", self.input), ("output", self.output), ("registry", self.registry)):
             if isinstance(path, str) and not Path(path).is_absolute():
                 raise ProtocolError(f"{name} must be an absolute path, got {shown(path)}")
-        if self.organs is not None and self.tasks is not None:
-            raise ProtocolError("a segment message may name organs or tasks, got both")
         if self.threads is not None and self.threads < 1:
             raise ProtocolError(f"threads must be at least 1, got {self.threads}")
 

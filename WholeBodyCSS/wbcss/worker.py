@@ -235,24 +235,10 @@ def _diagnose(request: protocol.DoctorRequest) -> protocol.DoctorReply:
 
 
 def _list_organs(request: protocol.ListOrgans) -> protocol.Organs:
+    from .organlist import organ_items
     from .registry import Registry
 
-    registry = Registry(_registry_path(request.registry))
-    cards = registry.tasks()
-    items = (
-        protocol.OrganItem(
-            name=organ.name,
-            label=organ.label,
-            display_name=organ.display_name,
-            group=organ.group,
-            color_rgb=organ.color_rgb,
-            terminology=organ.terminology,
-            tasks=tuple(card.task for card in cards if any(o.name == organ.name for o in card.organs)),
-            synonyms=organ.synonyms,
-        )
-        for organ in registry.organs()
-    )
-    return protocol.Organs(id=request.id, organs=tuple(items))
+    return protocol.Organs(id=request.id, organs=organ_items(Registry(_registry_path(request.registry))))
 
 
 def watch_parent(on_death: Callable[[], None], *, interval_s: float = PARENT_CHECK_S) -> None:
