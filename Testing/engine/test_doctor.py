@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import importlib.metadata
 import json
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,14 @@ def test_home_and_login_name_are_hidden_in_paths_and_nowhere_else(monkeypatch: p
     assert hide_user("/home/marian/reg") == "/home/marian/reg"
     assert hide_user("/mnt/maria/reg, /scratch/maria") == "/mnt/USER/reg, /scratch/USER"
     assert hide_user("ave maria") == "ave maria"
+
+
+def test_the_name_of_the_computer_is_hidden_as_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "node", lambda: "CT-Room3.clinic.example")
+    assert hide_user("//ct-room3/share is full, CT-Room3 too") == "//HOST/share is full, HOST too"
+    assert hide_user("CT-Room31") == "CT-Room31"
+    monkeypatch.setattr(platform, "node", lambda: "ct")
+    assert hide_user("no ct here") == "no ct here"
 
 
 @pytest.mark.usefixtures("roomy")

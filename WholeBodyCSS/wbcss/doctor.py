@@ -5,10 +5,8 @@ The diagnosis is made to be sent to a stranger: no patient data, no file names b
 
 from __future__ import annotations
 
-import getpass
 import importlib.metadata
 import platform
-import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from typing import Any
 
 from . import __version__, machine
 from .errors import RunError, WbcssError
+from .privacy import hide_user
 from .registry import Registry
 
 REQUIRED = ("torch", "numpy", "scipy", "SimpleITK", "safetensors", "fastjsonschema", "pillow")
@@ -76,18 +75,6 @@ def diagnose(registry: Path) -> Diagnosis:
         registry=_registry(registry, problems),
         problems=tuple(problems),
     )
-
-
-def hide_user(text: str) -> str:
-    """``text`` with the home folder as ``~`` and the login name out of every path."""
-    home = Path.home()
-    for place in {str(home), str(home.resolve())} - {"/"}:
-        text = re.sub(re.escape(place) + r"(?=$|[/\\\s,;:)'\"])", "~", text)
-    try:
-        name = getpass.getuser()
-    except (OSError, KeyError, ImportError):
-        return text
-    return re.sub(rf"(?<=[/\\]){re.escape(name)}(?=$|[/\\\s,;:)'\"])", "USER", text)
 
 
 def _versions(problems: list[Problem]) -> dict[str, str | None]:
