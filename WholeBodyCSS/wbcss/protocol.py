@@ -49,7 +49,7 @@ Quality = Literal["fast", "normal", "best"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Base:
+class Message:
     """What every message has: an ``id`` that ties a reply to its request ('' when the host gave none)."""
 
     type: ClassVar[str]
@@ -61,14 +61,14 @@ class _Base:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hello(_Base):
+class Hello(Message):
     """Is anybody there, and which version?"""
 
     type: ClassVar[str] = "hello"
 
 
 @dataclass(frozen=True, kw_only=True)
-class HelloReply(_Base):
+class HelloReply(Message):
     """The worker's version and process id; ``busy`` says whether a segmentation is running."""
 
     type: ClassVar[str] = "hello_reply"
@@ -78,7 +78,7 @@ class HelloReply(_Base):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DoctorRequest(_Base):
+class DoctorRequest(Message):
     """Ask for the state of the installation. ``registry`` None means the shipped one."""
 
     type: ClassVar[str] = "doctor"
@@ -86,7 +86,7 @@ class DoctorRequest(_Base):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DoctorReply(_Base):
+class DoctorReply(Message):
     """``diagnosis`` is what ``wbcss doctor --json`` prints."""
 
     type: ClassVar[str] = "doctor_reply"
@@ -94,7 +94,7 @@ class DoctorReply(_Base):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ListOrgans(_Base):
+class ListOrgans(Message):
     """Ask what a registry can segment."""
 
     type: ClassVar[str] = "list_organs"
@@ -116,7 +116,7 @@ class OrganItem:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Organs(_Base):
+class Organs(Message):
     """Answer to ``list_organs``, in registry order."""
 
     type: ClassVar[str] = "organs"
@@ -124,7 +124,7 @@ class Organs(_Base):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmentRequest(_Base):
+class SegmentRequest(Message):
     """Segment one volume.
 
     Attributes:
@@ -166,7 +166,7 @@ class SegmentRequest(_Base):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progress(_Base):
+class Progress(Message):
     """How far the segmentation is; ``remaining_s`` None until it can be told."""
 
     type: ClassVar[str] = "progress"
@@ -197,7 +197,7 @@ class OrganRow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result(_Base):
+class Result(Message):
     """The segmentation is on disk.
 
     Attributes:
@@ -219,7 +219,7 @@ class Result(_Base):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ErrorReply(_Base):
+class ErrorReply(Message):
     """A request was refused or failed. ``exit_code`` is what the command line would have answered."""
 
     type: ClassVar[str] = "error"
@@ -234,14 +234,14 @@ class ErrorReply(_Base):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cancel(_Base):
+class Cancel(Message):
     """Stop the running segmentation; with an id, only if it is the one running."""
 
     type: ClassVar[str] = "cancel"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cancelling(_Base):
+class Cancelling(Message):
     """Answer to ``cancel``: ``running`` says whether there was anything to stop."""
 
     type: ClassVar[str] = "cancelling"
@@ -249,7 +249,7 @@ class Cancelling(_Base):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchDone(_Base):
+class BatchDone(Message):
     """Last line of ``wbcss segment --json`` for several inputs: how many there were, were done before, and failed."""
 
     type: ClassVar[str] = "batch"
@@ -259,14 +259,14 @@ class BatchDone(_Base):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shutdown(_Base):
+class Shutdown(Message):
     """Cancel what runs and exit."""
 
     type: ClassVar[str] = "shutdown"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Goodbye(_Base):
+class Goodbye(Message):
     """The last message of a worker that was asked to exit."""
 
     type: ClassVar[str] = "goodbye"
@@ -280,7 +280,7 @@ _REQUESTS: Mapping[str, Any] = {kind.type: kind for kind in typing.get_args(Requ
 _REPLIES: Mapping[str, Any] = {kind.type: kind for kind in typing.get_args(Reply)}
 
 
-def encode(message: Request | Reply) -> str:
+def encode(message: Message) -> str:
     """``message`` as one line of ASCII JSON ending in a newline. Raises ProtocolError if it cannot be sent."""
     body = {"protocol": PROTOCOL_VERSION, "type": message.type, **plain(message)}
     try:
@@ -294,13 +294,13 @@ def encode(message: Request | Reply) -> str:
 
 def parse_request(line: str | bytes) -> Request:
     """Read what a host sent. Raises ProtocolError saying what was wrong."""
-    request: Request = _parse(line, _REQUESTS)
+    request: Request = parse_message(line, _REQUESTS)
     return request
 
 
 def parse_reply(line: str | bytes) -> Reply:
     """Read what a worker sent. Raises ProtocolError saying what was wrong."""
-    reply: Reply = _parse(line, _REPLIES)
+    reply: Reply = parse_message(line, _REPLIES)
     return reply
 
 
@@ -323,7 +323,8 @@ def error_reply(error: BaseException, message_id: str = "") -> ErrorReply:
     return ErrorReply(id=message_id, kind=kind, message=" ".join(text.split()), exit_code=code)
 
 
-def _parse(line: str | bytes, kinds: Mapping[str, Any]) -> Any:
+def parse_message(line: str | bytes, kinds: Mapping[str, Any]) -> Any:
+    """Read a message of one of ``kinds`` (type to class). Raises ProtocolError saying what was wrong."""
     values = _object(line)
     version = values.pop("protocol", None)
     if version != PROTOCOL_VERSION or isinstance(version, bool):

@@ -16,7 +16,6 @@ import queue
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
@@ -24,36 +23,17 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from . import __version__, protocol
 from .errors import EXIT_DONE, EXIT_FAILED
+from .hostpipe import Channel, claim_pipes, lines_of, watch_parent
 from .labels import parse_organ_name, parse_task_id
-from .protocol import MAX_LINE_BYTES
 
 if TYPE_CHECKING:
     from .job import SegmentJob
     from .warm import WarmModel
 
-PARENT_CHECK_S = 0.5
 FAREWELL_S = 5.0
 """How long a segmentation may take to stop and tidy up when the host is gone."""
 
 _log = logging.getLogger(__name__)
-
-
-class Channel:
-    """The one place that writes replies: whole lines, one at a time, from any thread."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-        self._lock = threading.Lock()
-
-    def send(self, reply: protocol.Reply) -> None:
-        """Write ``reply``. A host that is gone is not an error here; the reader notices it."""
-        line = protocol.encode(reply).encode("ascii")
-        with self._lock:
-            try:
-                self._stream.write(line)
-                self._stream.flush()
-            except (OSError, ValueError):
-                _log.info("the host no longer reads")
 
 
 class _Job:
@@ -104,19 +84,11 @@ class Worker:
     def _read(self) -> None:
         """The reader thread: answer every line, whatever it holds, until the input ends."""
         try:
-            while line := self._requests.readline(MAX_LINE_BYTES + 1):
-                if len(line) > MAX_LINE_BYTES and not line.endswith(b"\n"):
-                    self._skip_line()
-                if line.strip() and not self._answer(line):
+            for line in lines_of(self._requests):
+                if not self._answer(line):
                     break
-        except (OSError, ValueError):
-            _log.info("the host's pipe broke")
         finally:
             self.stop()
-
-    def _skip_line(self) -> None:
-        while (rest := self._requests.readline(MAX_LINE_BYTES)) and not rest.endswith(b"\n"):
-            pass
 
     def _answer(self, line: bytes) -> bool:
         """Answer one request; false when it was the last one."""
@@ -239,37 +211,6 @@ def _list_organs(request: protocol.ListOrgans) -> protocol.Organs:
     from .registry import Registry
 
     return protocol.Organs(id=request.id, organs=organ_items(Registry(_registry_path(request.registry))))
-
-
-def watch_parent(on_death: Callable[[], None], *, interval_s: float = PARENT_CHECK_S) -> None:
-    """Start a thread that calls ``on_death`` once the process has another parent than at the beginning.
-
-    Only where the system reparents orphans (not on Windows, where the end of the input is the only sign).
-    """
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(interval_s)
-        on_death()
-
-    threading.Thread(target=watch, name="parent watch", daemon=True).start()
-
-
-def claim_pipes() -> tuple[BinaryIO, BinaryIO]:
-    """Keep the host's pipes for (requests, replies).
-
-    What anything else prints, in Python or in C, goes to standard error. Standard input becomes empty: a child process
-    of a library must neither read requests nor wait for the lock that the reader holds.
-    """
-    sys.stdout.flush()
-    requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
-    os.dup2(2, 1)
-    sys.stdout = sys.stderr
-    return requests, replies
 
 
 def main(argv: Sequence[str] | None = None) -> int:
