@@ -1,0 +1,76 @@
+"""Puts the stand-ins where a module imports them from: ``qt``, ``ctk``, ``slicer.app``, ``slicer.modules`` ..."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import types
+from pathlib import Path
+from typing import Any
+
+from . import pythonqt
+
+MODULE_FILE = Path(__file__).resolve().parents[2] / "WholeBodyCSS" / "WholeBodyCSS.py"
+
+
+def install() -> Any:
+    """The ``slicer`` package, ready for a module. Once per process: PySide6's classes are changed for good."""
+    os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+    from . import qtmodule
+
+    qt = sys.modules["qt"] = qtmodule.make()
+    import slicer
+    import slicer.util
+
+    from . import application, modules, nodewidgets, sampledata, scene, scripted, segmentwidgets
+    from .ctkmodule import make_ctk
+    from .uiloader import register
+
+    sys.modules["ctk"] = make_ctk()
+    slicer.mrmlScene, logic, logics = scene.make()
+    slicer.app = application.Application(slicer.mrmlScene, logic)
+    slicer.modules = types.SimpleNamespace()
+    slicer.moduleNames = types.SimpleNamespace()
+    for name, module_logic in logics.items():
+        setattr(slicer.modules, name.lower(), modules.Module(name, logic=module_logic))
+        setattr(slicer.moduleNames, name, name)
+    for source in (nodewidgets, segmentwidgets):
+        for name, found in vars(source).items():
+            if name.startswith("qMRML"):
+                setattr(slicer, name, found)
+                register(found)
+    slicer.qSlicerScriptedLoadableModuleWidget = modules.ScriptedWidget
+    slicer.qSlicerScriptedLoadableModule = modules.Module
+    slicer.ScriptedLoadableModule, slicer.i18n = scripted.make_modules()
+    for module in (slicer.ScriptedLoadableModule, slicer.i18n):
+        sys.modules[module.__name__] = module
+    sys.modules["SampleData"] = sampledata.make()
+    slicer.modules.sampleDataSources = {}
+    slicer.util.delayDisplay = _delay_display
+    slicer.app.window = application.MainWindow()
+    sys.excepthook = pythonqt.catch_exception
+    threading.excepthook = lambda found: pythonqt.catch_exception(found.exc_type, found.exc_value, found.exc_traceback)
+    _ = qt
+    return slicer
+
+
+def load_module(path: Path = MODULE_FILE) -> Any:
+    """Load a scripted module and finish starting the application; returns ``slicer.modules.<name>``."""
+    import slicer
+
+    from . import modules
+
+    module = modules.load_scripted(path)
+    slicer.app.startupCompleted.emit()
+    return module
+
+
+def _delay_display(message: str, *_rest: Any, **_options: Any) -> None:
+    """No test waits for a message to go away."""
+    import logging
+
+    import slicer
+
+    logging.getLogger("slicer").info(message)
+    slicer.app.processEvents()
