@@ -130,3 +130,22 @@ def test_a_model_is_evaluated(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().out == (tmp_path / "r.md").read_text()
     assert main([*command, "--task", "wings"]) == 2
     assert "wings" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (KeyboardInterrupt(), 130, "cancelled; go on from the last checkpoint with --resume"),
+        (MemoryError(), 3, "the memory is full; close other programs, or choose a smaller patch, batch or decoder"),
+        (ZeroDivisionError("by 0"), 3, "unexpected ZeroDivisionError: by 0; run again with --verbose and report it"),
+    ],
+)
+def test_whatever_happens_is_one_line(
+    error: BaseException, code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_args: object, **_options: object) -> None:
+        raise error
+
+    monkeypatch.setattr("wbcss_training.cli.check.read_case_list", fail)
+    assert main(["check", "--cases", "somewhere"]) == code
+    assert capsys.readouterr().err == f"wbcss-train: {said}\n"

@@ -5,20 +5,16 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
-import logging
-import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn, Protocol
 
 from .. import __version__
-from ..errors import EXIT_CANCELLED, EXIT_FAILED, InputError, WbcssError
-from .output import complain
+from ..errors import InputError
+from .exits import run_command
 
 COMMANDS = ("segment", "organs", "tasks", "doctor", "phantom")
 """Each is a module of this package with ``add_parser`` and ``run``."""
-
-_log = logging.getLogger(__name__)
 
 
 class Command(Protocol):
@@ -51,38 +47,16 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run ``wbcss`` with ``argv`` (default: the process's) and return the exit code.
-
-    Every failure is one line on standard error: 2 for what the user can mend, 3 for a run that failed, 130 when he
-    stopped it. A traceback is logged with ``--verbose`` only.
-    """
+    """Run ``wbcss`` with ``argv`` (default: the process's) and return the exit code."""
     with contextlib.suppress(AttributeError, ValueError):
         # A name that the terminal cannot show must never end a run.
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    try:
-        args = build_parser().parse_args(argv)
-        if args.verbose:
-            logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
-        code: int = args.run(args)
-    except WbcssError as error:
-        _log.debug("refused", exc_info=True)
-        complain(str(error))
-        return error.exit_code
-    except KeyboardInterrupt:
-        complain("cancelled; nothing was written")
-        return EXIT_CANCELLED
-    except BrokenPipeError:
-        # The reader of our output has left, as `| head` does; say nothing, and nothing at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_FAILED
-    except MemoryError:
-        complain("the memory is full; close other programs, crop the volume or segment fewer organs")
-        return EXIT_FAILED
-    except Exception as error:  # noqa: BLE001 -- a user gets one line, a developer the log
-        _log.debug("failed", exc_info=True)
-        complain(f"unexpected {type(error).__name__}: {error}; run again with --verbose and report it")
-        return EXIT_FAILED
-    return code
+    return run_command(
+        lambda: build_parser().parse_args(argv),
+        program="wbcss",
+        cancelled="cancelled; nothing was written",
+        memory_full="the memory is full; close other programs, crop the volume or segment fewer organs",
+    )
 
 
 if __name__ == "__main__":

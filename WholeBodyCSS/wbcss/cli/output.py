@@ -11,7 +11,7 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def complain(text: str) -> None:
+def complain(text: str, *, program: str = "wbcss") -> None:
     """Write exactly one line to standard error, whatever a message quotes."""
-    sys.stderr.write(f"wbcss: {' '.join(text.split())}\n")
+    sys.stderr.write(f"{program}: {' '.join(text.split())}\n")
     sys.stderr.flush()
