@@ -66,6 +66,8 @@ def test_a_dry_run_estimates_and_publishes_nothing(
     assert main(["enroll", *command, "--dry-run", "--json"]) == 0
     last = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert set(last["estimate_s"]) == {"encode", "train", "validate"}
+    assert (last["steps"], last["disk_bytes"] > 0, last["memory_bytes"] > 0) == (8, True, True)
+    assert not (tmp_path / "run" / "state.json").exists()
     assert all(seconds >= 0 for seconds in last["estimate_s"].values())
     assert not (tmp_path / "run" / "run.json").exists()
     assert [card.task for card in registry.tasks()] == ["spine"]
@@ -157,6 +159,90 @@ def test_the_split_of_another_run_can_be_used_again(command: list[str], tmp_path
     command[at] = str(tmp_path / "second")
     assert main(["enroll", *command, "--steps", "1", "--split", str(split)]) == 0
     assert json.loads((tmp_path / "second" / "split.json").read_text()) == json.loads(split.read_text())
+
+
+def test_a_proven_task_can_wait_for_its_publication(
+    command: list[str], registry: Registry, tmp_path: Path, capsys: Capture
+) -> None:
+    assert main(["enroll", *command, "--steps", "2", "--no-publish"]) == 0
+    assert "belly@1 is proven and not yet published (--resume publishes it)" in capsys.readouterr().out
+    waiting = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert (waiting["task"], waiting["published"], waiting["unchanged"]) == ("belly@1", False, ["spine@1"])
+    assert [card.task for card in registry.tasks()] == ["spine"]
+    assert registry.verify() == []
+    assert main(["enroll", *command, "--steps", "2", "--resume", "--license", "CC-BY-4.0"]) == 0
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["published"] is True
+    assert report["weights_sha256"] == waiting["weights_sha256"]
+    assert registry.card(tiny_enrollment.TASK).license == "CC-BY-4.0"
+
+
+def test_the_proof_counts_the_organs_that_answer_as_before(command: list[str], tmp_path: Path) -> None:
+    assert main(["enroll", *command, "--steps", "1"]) == 0
+    assert json.loads((tmp_path / "run" / "report.json").read_text())["unchanged_organs"] == 1
+    at = command.index("--run") + 1
+    again = [*command[:at], str(tmp_path / "again"), *command[at + 1 :]]
+    assert main(["enroll", *again, "--steps", "1"]) == 0
+    report = json.loads((tmp_path / "again" / "report.json").read_text())
+    assert (report["unchanged"], report["unchanged_organs"]) == (["spine@1", "belly@1"], 4)
+
+
+def test_a_new_organ_gets_the_name_color_and_codes_of_its_card(
+    command: list[str], registry: Registry, tmp_path: Path
+) -> None:
+    code = {"scheme": "SCT", "value": "4147007", "meaning": "Mass"}
+    cards = {"lump": {"display": "Lump of the liver", "color_rgb": [1, 2, 3], "type": code, "group": "lesion"}}
+    (tmp_path / "cards.json").write_text(json.dumps(cards))
+    organs = ["--organs", "kidney_left,liver=new:lump", "--organ-cards", str(tmp_path / "cards.json")]
+    assert main(["enroll", *command, *organs, "--steps", "1"]) == 0
+    kidney, lump = registry.card(tiny_enrollment.TASK).organs
+    assert kidney.name == "kidney_left"
+    assert (lump.label, lump.display_name, lump.color_rgb) == (10000, "Lump of the liver", (1, 2, 3))
+    assert (lump.type.meaning, lump.category.meaning, lump.group) == ("Mass", "Anatomical Structure", "lesion")
+
+
+@pytest.mark.parametrize(
+    ("cards", "message"),
+    [
+        ({"liver": {}}, "cards may describe new organs of this task only, got one of 'liver'"),
+        ({"bump": {}}, "got one of 'bump'; it learns "),
+        ({"lump": []}, "the card of the new organ 'lump' must be a JSON object, got list"),
+        ({"lump": {"label": 7}}, "may not give its label, got 7"),
+        ({"lump": {"colour": "red"}}, "an organ has no field colour"),
+    ],
+)
+def test_a_card_that_describes_no_new_organ_is_refused_before_training(
+    command: list[str], tmp_path: Path, cards: Any, message: str, capsys: Capture
+) -> None:
+    (tmp_path / "cards.json").write_text(json.dumps(cards))
+    organs = ["--organs", "kidney_left,liver=new:lump", "--organ-cards", str(tmp_path / "cards.json")]
+    assert main(["enroll", *command, *organs]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run" / "features").exists()
+
+
+def test_a_run_leaves_pictures_of_its_worst_cases_and_says_how_it_ended(command: list[str], tmp_path: Path) -> None:
+    assert main(["enroll", *command, "--steps", "1"]) == 0
+    verdict = json.loads((tmp_path / "run" / "validation.json").read_text())
+    assert verdict["overlays"] == ["case_1.png"]
+    assert (tmp_path / "run" / "overlays" / "case_1.png").is_file()
+    assert json.loads((tmp_path / "run" / "state.json").read_text())["state"] == "finished"
+
+
+def test_a_run_pauses_when_a_file_asks_for_it_and_goes_on(
+    command: list[str], registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    def asking(run_dir: Path) -> Path:
+        (tmp_path / "run" / "pause").touch()
+        return run_dir
+
+    monkeypatch.setattr("wbcss_training.rounds.draw_curves", asking)
+    assert main(["enroll", *command]) == 130
+    assert "the training was stopped at step 1 of 8; go on with --resume" in capsys.readouterr().err
+    assert json.loads((tmp_path / "run" / "state.json").read_text())["state"] == "paused"
+    monkeypatch.setattr("wbcss_training.rounds.draw_curves", lambda run_dir: run_dir)
+    assert main(["enroll", *command, "--resume"]) == 0
+    assert registry.versions(tiny_enrollment.TASK) == (1,)
 
 
 def without(command: list[str], option: str) -> list[str]:

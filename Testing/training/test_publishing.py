@@ -11,7 +11,7 @@ import torch
 
 from wbcss.cards import TaskCard
 from wbcss.catalogue import find
-from wbcss.errors import RunError
+from wbcss.errors import RunError, SpecError
 from wbcss.io.atomic import write_bytes
 from wbcss.labels import OrganName
 from wbcss.loading import load_encoder, save_weights
@@ -19,7 +19,14 @@ from wbcss.nn.decoder import Decoder
 from wbcss.proof import take_snapshot
 from wbcss.registry import Registry, StagedTask
 from wbcss.snapshot import LogitHashes, Snapshot, snapshot_to_bytes
-from wbcss_training.publishing import organs_for, prove_unchanged, publish_proven, snapshot_before
+from wbcss_training.publishing import (
+    new_organ,
+    organs_for,
+    prove_publishable,
+    prove_unchanged,
+    publish_proven,
+    snapshot_before,
+)
 
 
 @pytest.fixture
@@ -104,3 +111,25 @@ def test_new_organs_get_labels_and_known_ones_keep_theirs(registry: Registry) ->
     assert (tumor.label, tumor.type.meaning, tumor.exact) == (10000, "Anatomical Structure", False)
     assert organs_for(registry, [OrganName("my_tumor")]) == (tumor,)
     assert organs_for(registry, [OrganName("other_tumor")])[0].label == 10001
+
+
+def test_what_would_be_published_is_proven_and_stays_out(registry: Registry, tmp_path: Path) -> None:
+    before, encoder = take_snapshot(registry), load_encoder(registry)
+    card, unchanged = prove_publishable(registry, staged(registry, tmp_path), before, encoder=encoder)
+    assert (card.title, unchanged, registry.versions(tiny_enrollment.TASK)) == ("belly@1", ("spine@1",), ())
+    published, _ = publish_proven(registry, staged(registry, tmp_path), before, encoder=encoder)
+    assert published.weights_sha256 == card.weights_sha256
+
+
+def test_what_is_known_of_a_new_organ_is_on_its_card() -> None:
+    organ = new_organ(OrganName("my_tumor"), 10007, {"display": "My tumor", "color_rgb": [1, 2, 3]})
+    assert (organ.label, organ.display_name, organ.color_rgb, organ.type.meaning) == (
+        10007,
+        "My tumor",
+        (1, 2, 3),
+        "Anatomical Structure",
+    )
+    with pytest.raises(SpecError, match="the card of the new organ 'my_tumor' may not give its name, got 'x'"):
+        new_organ(OrganName("my_tumor"), 10007, {"name": "x"})
+    with pytest.raises(SpecError, match="an organ has no field size"):
+        new_organ(OrganName("my_tumor"), 10007, {"size": 1})

@@ -30,19 +30,22 @@ from .annotation import Case
 from .cases import CasePatches
 from .config import TrainConfig
 from .enrollment import EnrollmentReport, EnrollmentRequest, Schedule, schedule_of
-from .estimate import measure, steps_within
+from .estimate import Forecast, measure, steps_within
 from .features import FeaturePool, encode_pool, pool_key
 from .heldout import judge, load_staged
 from .initial import start_decoder
 from .learner import DecoderLearner, build_decoder_learner
 from .processes import any_process, process_count, process_device, process_group, process_rank, wait_for_all
-from .publishing import organs_for, publish_proven, snapshot_before
+from .publishing import organs_for, prove_publishable, publish_proven, snapshot_before
 from .rounds import train_in_rounds
-from .runfolder import BEFORE, DECODER, FEATURES, REPORT, TRAINED, VALIDATION, RunFolder
+from .runfolder import BEFORE, DECODER, FEATURES, OVERLAYS, RECORD, REPORT, TRAINED, VALIDATION, RunFolder
 
 _ADVICE = "choose a smaller patch or decoder"
 _VALIDATION_SEED = 1_000_003
 """Added to the seed of the patches: held-out cases are cut elsewhere."""
+
+_PREPARED, _VALIDATED = 0.02, 0.97
+"""Of the whole, when encoding begins and when nothing but the proof is left."""
 
 Tell = Callable[[str], None]
 
@@ -58,6 +61,7 @@ def enroll(
     run_dir: Path,
     device: str = "auto",
     num_workers: int = 0,
+    publish: bool = True,
     tell: Tell = _tell_nobody,
     progress: Progress = silent,
     cancelled: IsCancelled = never,
@@ -72,6 +76,7 @@ def enroll(
         run_dir: Encoded patches, checkpoints, ``metrics.jsonl``, ``curves.png`` and ``report.json`` go here.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         num_workers: Processes that draw patches while the encoder works.
+        publish: Otherwise stop after the proof; a later call with the same folder publishes.
         tell: Told sentences for a person: the estimate, steps down when memory runs out.
         progress: Told fractions of the whole.
         cancelled: Asked all the time.
@@ -103,13 +108,11 @@ def enroll(
             run.learn()
         wait_for_all()  # the first process has written the decoder
         is_first = process_rank() == 0
-    return run.finish() if is_first else None
+    return run.finish(publish=publish) if is_first else None
 
 
-def estimate_only(
-    request: EnrollmentRequest, registry: Registry, *, run_dir: Path, device: str = "auto"
-) -> tuple[str, dict[str, float]]:
-    """What an enrolment would cost, as a sentence and as seconds by stage; prepared cases stay in ``run_dir``."""
+def estimate_only(request: EnrollmentRequest, registry: Registry, *, run_dir: Path, device: str = "auto") -> Forecast:
+    """What an enrolment would cost; prepared cases stay in ``run_dir``."""
     run = _Run(
         request,
         registry,
@@ -121,7 +124,7 @@ def estimate_only(
         progress=silent,
         cancelled=never,
     )
-    return run.estimate()[:2]
+    return run.estimate()
 
 
 @dataclass(frozen=True)
@@ -148,14 +151,14 @@ class _Run:
         else:
             self.folder.root.mkdir(parents=True, exist_ok=True)
             with self.timed("estimate"):
-                sentence, stages, steps = self.estimate()
-            self.tell(sentence)
-            self.folder.begin(identity, steps=steps, estimate=stages)
+                forecast = self.estimate()
+            self.tell(forecast.sentence)
+            self.folder.begin(identity, steps=forecast.steps, estimate=forecast.seconds)
         with self.timed("prove"):
             snapshot_before(self.registry, self.folder.root / BEFORE, cancelled=self.cancelled)
 
-    def estimate(self) -> tuple[str, dict[str, float], int]:
-        """A sentence, seconds by stage, and the number of steps."""
+    def estimate(self) -> Forecast:
+        """What the whole run would cost."""
         request = self.request
         schedule = self.schedule(request.train)
         measured = measure(
@@ -171,7 +174,7 @@ class _Run:
                 request.minutes, measured, lambda n: self.schedule(replace(request.train, steps=n)), **counts
             )
             schedule = self.schedule(replace(request.train, steps=steps))
-        return measured.sentence(schedule, **counts), measured.stages(schedule, **counts), schedule.config.steps
+        return measured.forecast(schedule, **counts)
 
     def schedule(self, config: TrainConfig) -> Schedule:
         return schedule_of(self.request, self.encoder.spec, config)
@@ -207,7 +210,7 @@ class _Run:
                 held_out,
                 schedule=schedule,
                 run_dir=self.folder.root,
-                progress=self._part(0.3, 0.85),
+                progress=self._part("train"),
                 cancelled=self.cancelled,
             )
         if process_rank() == 0:
@@ -248,7 +251,7 @@ class _Run:
                 spec=schedule.features,
                 device=self.device,
                 num_workers=self.num_workers,
-                progress=self._part(0.02 + 0.28 * first, 0.02 + 0.28 * (first + count / sum(counts))),
+                progress=self._part("encode", first, first + count / sum(counts)),
                 cancelled=self.cancelled,
             )
             pools.append(replace(pool, seed=schedule.config.seed))
@@ -281,10 +284,10 @@ class _Run:
 
     # After
 
-    def finish(self) -> EnrollmentReport:
+    def finish(self, *, publish: bool) -> EnrollmentReport:
         """Validate, calibrate, prove, publish; stages that are done already are not done again."""
         trained = self.folder.read(TRAINED)
-        organs = organs_for(self.registry, self.request.organs)
+        organs = organs_for(self.registry, self.request.organs, self.request.organ_cards)
         draft = TaskCard(
             task=self.request.task,
             organs=organs,
@@ -302,21 +305,25 @@ class _Run:
         verdict = self.folder.read(VALIDATION)
         card = replace(draft, validation={"held_out": verdict["held_out"]}, calibration=verdict["calibration"])
         with self.timed("prove"):
-            self.progress(0.97, "proving that earlier tasks are unchanged")
+            self.progress(_VALIDATED, "proving that earlier tasks are unchanged")
             before = snapshot_before(self.registry, self.folder.root / BEFORE)
             staged = StagedTask(card=card, weights=self.folder.root / DECODER)
-            published, unchanged = publish_proven(self.registry, staged, before, encoder=self.encoder)
+            end = publish_proven if publish else prove_publishable
+            proven, unchanged = end(self.registry, staged, before, encoder=self.encoder)
+        earlier = {organ.name for card in self.registry.all_cards() if card.title in unchanged for organ in card.organs}
         report = EnrollmentReport(
-            card=published,
+            card=proven,
+            is_published=publish,
             validation={**verdict["held_out"], "scores": verdict["scores"]},
             steps=int(trained["steps"]),
             stopped_early=bool(trained["stopped_early"]),
             seconds=self.folder.seconds(),
             unchanged=unchanged,
+            unchanged_organs=len(earlier),
             ladder=self.folder.ladder(),
         )
         self.folder.write(REPORT, report.to_json())
-        self.progress(1.0, f"{published.title} published")
+        self.progress(1.0, f"{proven.title} {'published' if publish else 'proven, not yet published'}")
         return report
 
     def _judged(self, draft: TaskCard, trained: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -335,7 +342,8 @@ class _Run:
             pool=pool,
             options=self.request.segmentation,
             chosen_on_them=self.request.is_few_shot,
-            progress=self._part(0.85, 0.97),
+            pictures=self.folder.root / OVERLAYS,
+            progress=self._part("validate"),
             cancelled=self.cancelled,
         )
 
@@ -343,9 +351,14 @@ class _Run:
         """Count the time of the block, in the process that writes."""
         return self.folder.timed(stage) if process_rank() == 0 else nullcontext()
 
-    def _part(self, start: float, stop: float) -> Progress:
-        """Progress of a stage as a part of the whole."""
-        return lambda fraction, stage: self.progress(start + (stop - start) * fraction, stage)
+    def _part(self, stage: str, first: float = 0.0, last: float = 1.0) -> Progress:
+        """Progress from ``first`` to ``last`` of a stage as a part of the whole, by the time that it was estimated."""
+        seconds: dict[str, float] = self.folder.read(RECORD)["estimate"]
+        before_s = sum(list(seconds.values())[: list(seconds).index(stage)])
+        total_s = sum(seconds.values()) or 1.0
+        low, high = ((before_s + share * seconds[stage]) / total_s for share in (first, last))
+        start, stop = (_PREPARED + (_VALIDATED - _PREPARED) * share for share in (low, high))
+        return lambda fraction, text: self.progress(start + (stop - start) * fraction, text)
 
 
 @contextmanager

@@ -62,6 +62,7 @@ class EnrollmentRequest:
         cache_gib: Largest size of the encoded patches on disk.
         segmentation: How the held-out cases are segmented.
         license, provenance, limits: Words for the card; nothing that identifies a patient.
+        organ_cards: Fields of organs that the catalogue lacks, as ``publishing.new_organ`` takes them.
     """
 
     task: TaskId
@@ -80,6 +81,7 @@ class EnrollmentRequest:
     license: str
     provenance: str
     limits: str = ""
+    organ_cards: Mapping[OrganName, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.organs:
@@ -239,21 +241,25 @@ class EnrollmentReport:
     """What an enrolment did.
 
     Attributes:
-        card: The published card.
+        card: The published card, or the one that would be published.
+        is_published: Whether it was.
         validation: As on the card, and ``cases`` with the metrics of every held-out case by its number.
         steps: Optimizer steps that were done.
         stopped_early: Whether the loss on held-out cases stopped falling before the end.
         seconds: Wall time of every stage, over all calls that a resumed run took.
         unchanged: Title of every earlier task version whose files and logits are bit for bit as before.
+        unchanged_organs: How many organs those segment, each counted once.
         ladder: Steps taken after running out of memory.
     """
 
     card: TaskCard
+    is_published: bool = True
     validation: Mapping[str, Any]
     steps: int
     stopped_early: bool
     seconds: Mapping[str, float]
     unchanged: tuple[str, ...]
+    unchanged_organs: int
     ladder: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -262,6 +268,7 @@ class EnrollmentReport:
             "format": "wbcss-enrollment",
             "format_version": 1,
             "task": self.card.title,
+            "published": self.is_published,
             "organs": [organ.name for organ in self.card.organs],
             "weights_sha256": self.card.weights_sha256,
             "training_cases": self.card.training_cases,
@@ -271,5 +278,6 @@ class EnrollmentReport:
             "validation": dict(self.validation),
             "seconds": {stage: round(seconds, 2) for stage, seconds in self.seconds.items()},
             "unchanged": list(self.unchanged),
+            "unchanged_organs": self.unchanged_organs,
             "ladder": list(self.ladder),
         }

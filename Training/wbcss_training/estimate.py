@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
@@ -74,9 +74,39 @@ class Estimate:
             + (f", {self.peak_bytes / 2**30:.1f} GiB of memory" if self.peak_bytes else "")
         )
 
+    def forecast(self, schedule: Schedule, *, num_training: int, num_validation: int) -> Forecast:
+        """What a run of ``schedule`` would cost."""
+        counts = {"num_training": num_training, "num_validation": num_validation}
+        return Forecast(
+            sentence=self.sentence(schedule, **counts),
+            seconds=self.stages(schedule, **counts),
+            steps=schedule.config.steps,
+            disk_bytes=schedule.cache_bytes,
+            memory_bytes=self.peak_bytes,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """What a run would cost on this machine.
+
+    Attributes:
+        sentence: For a person.
+        seconds: By stage.
+        steps: Optimizer steps.
+        disk_bytes: Size of the encoded patches.
+        memory_bytes: As ``Estimate.peak_bytes``.
+    """
+
+    sentence: str
+    seconds: Mapping[str, float]
+    steps: int
+    disk_bytes: int
+    memory_bytes: int
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return asdict(self)
+        return {"estimate_s": dict(self.seconds), **{k: v for k, v in asdict(self).items() if k != "seconds"}}
 
 
 def measure(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,9 @@ from wbcss.volume import LabelMap, Volume
 
 from .cases import Case, read_case
 from .metrics import TOLERANCE_MM, Agreement, agreement
+
+Watcher = Callable[["CaseScore", Volume, LabelMap, LabelMap], None]
+"""Called with the score of a case, its scan, its reference and what was found, both in the model's label values."""
 
 _METRICS = ("dice", "hd95_mm", "surface_dice")
 
@@ -73,12 +76,14 @@ def evaluate(
     cases: Sequence[Case],
     *,
     options: SegmentOptions = SegmentOptions(),
+    watcher: Watcher | None = None,
     progress: Progress = silent,
     cancelled: IsCancelled = never,
 ) -> Evaluation:
     """Segment every case with the tasks of ``model`` and compare with its reference, on the grid of the scan.
 
-    Organs are scored where the reference holds a voxel of them; nothing is cut or post-processed first.
+    Organs are scored where the reference holds a voxel of them; nothing is cut or post-processed first. ``watcher`` is
+    shown every case with such an organ.
 
     Raises:
         CaseError: no organ of the list is known to the model, or a case cannot be used.
@@ -95,7 +100,7 @@ def evaluate(
         if cancelled():
             raise Cancelled(f"the evaluation was stopped before case {number} of {len(cases)}")
         progress((number - 1) / len(cases), f"case {number} of {len(cases)}")
-        scores.append(_score(number, case, known, model, options, cancelled))
+        scores.append(_score(number, case, known, model, options, watcher, cancelled))
     progress(1.0, "done")
     return Evaluation(
         cases=tuple(scores),
@@ -111,6 +116,7 @@ def _score(
     known: set[OrganName],
     model: LoadedModel,
     options: SegmentOptions,
+    watcher: Watcher | None,
     cancelled: IsCancelled,
 ) -> CaseScore:
     volume, reference = read_case(case)
@@ -123,9 +129,20 @@ def _score(
     segmentation = segment(volume, model, options=options, cancelled=cancelled)
     seconds = time.monotonic() - started
     numbers = {organ.name: organ.label for organ in segmentation.organs}
-    return CaseScore(
-        number=number, organs=_compare(segmentation.labels, reference, wanted, numbers, volume), seconds=seconds
-    )
+    organs = _compare(segmentation.labels, reference, wanted, numbers, volume)
+    score = CaseScore(number=number, organs=organs, seconds=seconds)
+    if watcher is not None:
+        watcher(score, volume, _translated(reference, wanted, numbers), segmentation.labels)
+    return score
+
+
+def _translated(reference: LabelMap, wanted: Mapping[int, OrganName], numbers: Mapping[OrganName, int]) -> LabelMap:
+    """``reference`` in the model's label values; what the model does not know is background."""
+    lookup = np.zeros(int(reference.max()) + 1, np.uint16)
+    for value, name in wanted.items():
+        lookup[value] = numbers[name]
+    translated: LabelMap = lookup[reference]
+    return translated
 
 
 def _compare(

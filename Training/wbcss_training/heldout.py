@@ -22,6 +22,7 @@ from .annotation import Case
 from .calibration import Calibration, Voxels, calibrate, draw_organ_voxels
 from .evaluate import evaluate, report_json
 from .features import FeaturePool
+from .overlays import WorstCases
 from .scoring import held_out_summary, without_validation
 
 _UNCALIBRATED = Calibration(temperature=1.0, ece_before=0.0, ece_after=0.0, num_voxels=0)
@@ -65,6 +66,7 @@ def judge(
     pool: FeaturePool | None,
     options: SegmentOptions,
     chosen_on_them: bool,
+    pictures: Path | None = None,
     progress: Progress = silent,
     cancelled: IsCancelled = never,
 ) -> Mapping[str, Any]:
@@ -81,17 +83,20 @@ def judge(
         pool: Encoded patches of ``cases``, to calibrate on.
         options: How to segment.
         chosen_on_them: Whether the same cases decided when training stopped.
+        pictures: Folder for pictures of the worst cases, whose names are in ``overlays``; None draws none.
         progress: Told after every case.
         cancelled: Asked before every tile.
     """
     calibration = calibration_json(calibrate_on(decoder, pool))
     if not cases:
-        return {"held_out": without_validation(), "calibration": calibration, "scores": []}
+        return {"held_out": without_validation(), "calibration": calibration, "scores": [], "overlays": []}
     network = WholeBodyModel(encoder, {card.task: decoder})
     model = LoadedModel(network, encoder_card, {card.task: replace(card, calibration=calibration)})
-    evaluation = evaluate(model, cases, options=options, progress=progress, cancelled=cancelled)
+    worst = None if pictures is None else WorstCases(pictures)
+    evaluation = evaluate(model, cases, options=options, watcher=worst, progress=progress, cancelled=cancelled)
     return {
         "held_out": held_out_summary(evaluation, chosen_on_them=chosen_on_them),
         "calibration": calibration,
         "scores": report_json(evaluation)["cases"],
+        "overlays": [] if worst is None else list(worst.names),
     }

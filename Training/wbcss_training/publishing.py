@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import colorsys
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from wbcss.cards import TaskCard
 from wbcss.catalogue import Organ, catalogue
-from wbcss.errors import RunError
+from wbcss.errors import RunError, SpecError
 from wbcss.io.atomic import write_bytes
 from wbcss.labels import OrganName
 from wbcss.loading import load_encoder
@@ -83,19 +85,59 @@ def publish_proven(
     return card, prove_unchanged(registry, before, encoder=encoder)
 
 
-def organs_for(registry: Registry, names: Iterable[OrganName]) -> tuple[Organ, ...]:
+def prove_publishable(
+    registry: Registry, staged: StagedTask, before: Snapshot, *, encoder: Encoder
+) -> tuple[TaskCard, tuple[str, ...]]:
+    """As ``publish_proven`` up to the publication: the card that would be published, and what is proven unchanged.
+
+    Raises:
+        RunError: something old has changed.
+        RegistryError: the registry would refuse the card.
+    """
+    unchanged = prove_unchanged(registry, before, encoder=encoder)
+    version = max(registry.versions(staged.card.task), default=0) + 1
+    sha256 = hashlib.sha256(staged.weights.read_bytes()).hexdigest()
+    card = replace(staged.card, version=version, weights_sha256=sha256)
+    registry.check_publishable(card)
+    return card, unchanged
+
+
+def organs_for(
+    registry: Registry, names: Iterable[OrganName], cards: Mapping[OrganName, Mapping[str, Any]] | None = None
+) -> tuple[Organ, ...]:
     """Organs of ``names`` as cards hold them; what the catalogue lacks gets a label value of this registry, for good.
 
-    A new organ is coded as "anatomical structure", as nothing narrower is known of it.
+    Args:
+        registry: Knows the organs of earlier tasks, which keep their description.
+        names: In the order of channels.
+        cards: Fields of new organs, as ``new_organ`` takes them.
     """
     names = list(names)
     known = {organ.name: organ for card in registry.all_cards() for organ in card.organs} | dict(catalogue())
     new = [name for name in names if name not in known]
     labels = registry.allocate_labels(new) if new else {}
-    return tuple(known[name] if name in known else _new_organ(name, labels[name]) for name in names)
+    facts = cards or {}
+    return tuple(known[name] if name in known else new_organ(name, labels[name], facts.get(name, {})) for name in names)
 
 
-def _new_organ(name: OrganName, label: int) -> Organ:
+def new_organ(name: OrganName, label: int, facts: Mapping[str, Any]) -> Organ:
+    """An organ that the catalogue lacks.
+
+    Args:
+        name: Its name.
+        label: Its label value.
+        facts: Further fields as in the JSON of an ``Organ``. What is not said is a color of its own, and the code of
+            "anatomical structure", as nothing narrower is known.
+
+    Raises SpecError naming a field that is unknown or wrong.
+    """
+    strange = sorted({"name", "label"} & set(facts))
+    if strange:
+        raise SpecError(f"the card of the new organ {name!r} may not give its {strange[0]}, got {facts[strange[0]]!r}")
+    return Organ.from_json({**_plain_organ(name, label).to_json(), **facts})
+
+
+def _plain_organ(name: OrganName, label: int) -> Organ:
     hue = hashlib.sha256(name.encode()).digest()[0] / 256
     red, green, blue = (round(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.6, 0.9))
     return Organ(

@@ -179,17 +179,27 @@ def locked(root: Path, *, timeout_s: float = 60.0) -> Iterator[None]:
 
     Raises OutputError if another process holds it for longer than ``timeout_s``.
     """
-    handle = os.open(root / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o666)
+    with held(root / LOCK_NAME, timeout_s=timeout_s) as is_held:
+        if not is_held:
+            raise OutputError(
+                f"the registry {root} must be free for writing, but another process has been writing into it for "
+                f"more than {timeout_s:g} s; try again later"
+            )
+        yield
+
+
+@contextlib.contextmanager
+def held(path: Path, *, timeout_s: float = 0.0) -> Iterator[bool]:
+    """Hold the lock file ``path``, which is made; yields False if another process held it for ``timeout_s``.
+
+    The system frees it when the process ends, however it ends.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         give_up_s = time.monotonic() + timeout_s
-        while not _try_lock(handle):
-            if time.monotonic() >= give_up_s:
-                raise OutputError(
-                    f"the registry {root} must be free for writing, but another process has been writing into it for "
-                    f"more than {timeout_s:g} s; try again later"
-                )
+        while not (is_held := _try_lock(handle)) and time.monotonic() < give_up_s:
             time.sleep(_LOCK_POLL_S)
-        yield
+        yield is_held
     finally:
         os.close(handle)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 
 from wbcss.cards import TaskCard
+from wbcss.catalogue import FIRST_CUSTOM_LABEL, catalogue
 from wbcss.cli.main import OneLineParser
 from wbcss.console import duration, stop_on_signals, table
 from wbcss.errors import EXIT_DONE, SpecError
@@ -27,7 +29,9 @@ from ..enrolling import enroll, estimate_only
 from ..enrollment import ENROLL_CONFIG, EnrollmentReport, EnrollmentRequest
 from ..initial import nearest_relative
 from ..mapping import ALL_ORGANS, parse_choice
+from ..publishing import new_organ
 from ..runfolder import BEFORE, RunFolder
+from ..runstate import at_work
 from .options import add_cases, add_common, add_split, count, is_first_process, positive, share, shown
 
 _AUTO, _NONE = "auto", "none"
@@ -83,6 +87,12 @@ def add_parser(commands: argparse._SubParsersAction[OneLineParser]) -> None:
     parser.add_argument("--license", metavar="TEXT", help="of the learned task, for its card; needed to publish")
     parser.add_argument("--provenance", metavar="TEXT", help="what it is learned from, in words; nobody's name")
     parser.add_argument("--limits", default="", metavar="TEXT", help="what it cannot do, in words")
+    parser.add_argument(
+        "--organ-cards", type=Path, metavar="FILE.json", help="name, color and codes of organs that the catalogue lacks"
+    )
+    parser.add_argument(
+        "--no-publish", action="store_true", help="stop after the proof; --resume without this option publishes"
+    )
     parser.add_argument("--dry-run", action="store_true", help="check, split and estimate only")
     add_common(parser)
     parser.set_defaults(run=_run)
@@ -98,7 +108,7 @@ def _run(args: argparse.Namespace) -> int:
     registry.encoder_card()  # refuse a registry without an encoder before reading a single scan
     if args.threads:
         torch.set_num_threads(args.threads)
-    with stop_on_signals() as stopped:
+    with stop_on_signals() as signaled, _at_work(args, folder, signaled) as stopped:
         chosen = choose_cases(
             args.cases,
             folder,
@@ -116,6 +126,13 @@ def _run(args: argparse.Namespace) -> int:
         if args.dry_run:
             return _estimate(args, request, registry)
         return _enroll(args, request, registry, stopped)
+
+
+def _at_work(
+    args: argparse.Namespace, folder: RunFolder, stopped: IsCancelled
+) -> contextlib.AbstractContextManager[IsCancelled]:
+    """Hold the run folder and record how the run ends; an estimate leaves no trace, nor do further processes."""
+    return contextlib.nullcontext(stopped) if args.dry_run or not is_first_process() else at_work(folder, stopped)
 
 
 def _request(args: argparse.Namespace, chosen: ChosenCases, registry: Registry) -> EnrollmentRequest:
@@ -137,6 +154,7 @@ def _request(args: argparse.Namespace, chosen: ChosenCases, registry: Registry) 
         license=args.license or "",
         provenance=args.provenance or "",
         limits=args.limits,
+        organ_cards=_organ_cards(args.organ_cards, chosen.organs),
     )
 
 
@@ -170,6 +188,20 @@ def _decoder(path: Path | None, *, num_organs: int) -> DecoderSpec | None:
     return spec_from_json(DecoderSpec, {**_object(path, "a decoder spec"), "num_organs": num_organs})
 
 
+def _organ_cards(path: Path | None, organs: tuple[OrganName, ...]) -> dict[OrganName, dict[str, Any]]:
+    """Fields of new organs by name, checked before anything is learned. Raises SpecError."""
+    cards = {} if path is None else _object(path, "cards of new organs")
+    for name, facts in cards.items():
+        if name not in organs or name in catalogue():
+            raise SpecError(
+                f"cards may describe new organs of this task only, got one of {name!r}; it learns {', '.join(organs)}"
+            )
+        if not isinstance(facts, dict):
+            raise SpecError(f"the card of the new organ {name!r} must be a JSON object, got {type(facts).__name__}")
+        new_organ(OrganName(name), FIRST_CUSTOM_LABEL, facts)
+    return {OrganName(name): facts for name, facts in cards.items()}
+
+
 def _object(path: Path, what: str) -> dict[str, Any]:
     """A JSON object. Raises SpecError."""
     try:
@@ -182,11 +214,8 @@ def _object(path: Path, what: str) -> dict[str, Any]:
 
 
 def _estimate(args: argparse.Namespace, request: EnrollmentRequest, registry: Registry) -> int:
-    sentence, stages = estimate_only(request, registry, run_dir=args.run_dir, device=args.device)
-    if args.json:
-        sys.stdout.write(json.dumps({"estimate_s": stages, "sentence": sentence}) + "\n")
-    else:
-        sys.stdout.write(sentence + "\n")
+    forecast = estimate_only(request, registry, run_dir=args.run_dir, device=args.device)
+    sys.stdout.write((json.dumps(forecast.to_json()) if args.json else forecast.sentence) + "\n")
     return EXIT_DONE
 
 
@@ -197,6 +226,7 @@ def _enroll(args: argparse.Namespace, request: EnrollmentRequest, registry: Regi
         run_dir=args.run_dir,
         device=args.device,
         num_workers=args.workers,
+        publish=not args.no_publish,
         tell=lambda text: _tell_all((text,), as_json=args.json),
         progress=shown(as_json=args.json),
         cancelled=stopped,
@@ -217,7 +247,8 @@ def _tell_all(sentences: tuple[str, ...], *, as_json: bool) -> None:
 def _text(report: EnrollmentReport, args: argparse.Namespace) -> str:
     """The report for a person."""
     facts = report.validation
-    lines = [f"{report.card.title} is published in {args.registry}: {len(report.card.organs)} organ(s)", ""]
+    done = "is published" if report.is_published else "is proven and not yet published (--resume publishes it)"
+    lines = [f"{report.card.title} {done} in {args.registry}: {len(report.card.organs)} organ(s)", ""]
     if "organs" in facts:
         rows = [[name, *_cells(row)] for name, row in facts["organs"].items()]
         rows.append(["mean", *_cells(facts["mean"])])
