@@ -12,6 +12,7 @@ import slicer
 from PySide6 import QtCore, QtWidgets
 from PySide6.QtCore import Signal
 
+from .iomanager import CoreIOManager
 from .modules import Module, ModuleManager
 from .pythonqt import PythonQtObject
 from .recorder import recorded
@@ -33,7 +34,8 @@ class Application(PythonQtObject, QtWidgets.QApplication):
         self._folder = tempfile.TemporaryDirectory(prefix="slicerharness-")
         self._isolate_settings()
         self._modules = ModuleManager(self)
-        self._layout = LayoutManager(scene)
+        self._layout = LayoutManager(scene, logic)
+        self._io = CoreIOManager()
         self._dialog: Any = None
         self._exit_code = 0
         self._options = types.SimpleNamespace(runPythonAndExit=False, noMainWindow=False)
@@ -66,6 +68,11 @@ class Application(PythonQtObject, QtWidgets.QApplication):
 
     def layoutManager(self) -> LayoutManager:
         return self._layout
+
+    def coreIOManager(self) -> CoreIOManager:
+        return self._io
+
+    ioManager = coreIOManager
 
     def settingsDialog(self) -> Any:
         if self._dialog is None:

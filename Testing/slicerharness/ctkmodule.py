@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 from PySide6 import QtWidgets
 
-from . import ctkwidgets
+from . import ctksettings, ctkwidgets
 from .uiloader import register
 
 
@@ -22,13 +22,14 @@ class ctkWidgetsUtils:
 def make_ctk() -> types.ModuleType:
     """Build the module and let ``.ui`` files name its widgets."""
     module = types.ModuleType("ctk", __doc__)
-    module.ctkWidgetsUtils = ctkWidgetsUtils  # type: ignore[attr-defined]
-    for source in (ctkwidgets,):
+    module.ctkWidgetsUtils = ctkWidgetsUtils
+    for source in (ctkwidgets, ctksettings):
         for name, found in vars(source).items():
             if name.startswith("ctk"):
                 setattr(module, name, found)
-                register(found)
-    module.__getattr__ = _missing  # type: ignore[method-assign]
+                if issubclass(found, QtWidgets.QWidget):
+                    register(found)
+    module.__getattr__ = _missing
     return module
 
 

@@ -19,11 +19,11 @@ def install() -> Any:
     os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
     from . import qtmodule
 
-    qt = sys.modules["qt"] = qtmodule.make()
+    sys.modules["qt"] = qtmodule.make()
     import slicer
     import slicer.util
 
-    from . import application, modules, nodewidgets, sampledata, scene, scripted, segmentwidgets
+    from . import application, modules, nodewidgets, sampledata, scene, scripted, segmenteditor, segmentwidgets
     from .ctkmodule import make_ctk
     from .uiloader import register
 
@@ -35,11 +35,12 @@ def install() -> Any:
     for name, module_logic in logics.items():
         setattr(slicer.modules, name.lower(), modules.Module(name, logic=module_logic))
         setattr(slicer.moduleNames, name, name)
-    for source in (nodewidgets, segmentwidgets):
+    for source in (nodewidgets, segmentwidgets, segmenteditor):
         for name, found in vars(source).items():
             if name.startswith("qMRML"):
                 setattr(slicer, name, found)
                 register(found)
+    slicer.modules.segmenteditor = segmenteditor.SegmentEditorModule()
     slicer.qSlicerScriptedLoadableModuleWidget = modules.ScriptedWidget
     slicer.qSlicerScriptedLoadableModule = modules.Module
     slicer.ScriptedLoadableModule, slicer.i18n = scripted.make_modules()
@@ -51,7 +52,6 @@ def install() -> Any:
     slicer.app.window = application.MainWindow()
     sys.excepthook = pythonqt.catch_exception
     threading.excepthook = lambda found: pythonqt.catch_exception(found.exc_type, found.exc_value, found.exc_traceback)
-    _ = qt
     return slicer
 
 

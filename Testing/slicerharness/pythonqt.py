@@ -185,7 +185,7 @@ class QtMade:
 
     def disconnect(self, signature: str, *target: Any) -> bool:
         """As ``PythonQtObject.disconnect``."""
-        return PythonQtObject.disconnect(self, signature, *target)  # type: ignore[arg-type]
+        return PythonQtObject.disconnect(self, signature, *target)
 
     def _signal(self, signature: str) -> Any:
         return find_signal(self._target, signature)
@@ -197,7 +197,7 @@ def _idiomatic(method: Any) -> Any:
         plain = isinstance(found, QtCore.QObject) and not isinstance(found, PythonQtObject)
         return QtMade(found) if plain else found
 
-    call.comes_out_idiomatic = True  # type: ignore[attr-defined]
+    call.comes_out_idiomatic = True
     return call
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from PySide6 import QtCore, QtGui, QtNetwork, QtPrintSupport, QtSvg, QtTest, QtWidgets
 
-from . import properties, pythonqt
+from . import enums, properties, pythonqt
 from .recorder import recorded
 from .uiloader import QUiLoader
 
@@ -23,16 +23,16 @@ def make() -> types.ModuleType:
                 properties.install(found)
     properties.install_coercing_setters()
     # QObjects that Qt made and nobody adopted still tell their name.
-    QtCore.QObject.name = pythonqt.PythonQtObject.name  # type: ignore[attr-defined]
-    QtCore.QObject.className = pythonqt.PythonQtObject.className  # type: ignore[attr-defined]
+    QtCore.QObject.name = pythonqt.PythonQtObject.name
+    QtCore.QObject.className = pythonqt.PythonQtObject.className
 
     module = types.ModuleType("qt", __doc__)
-    module.__getattr__ = lambda name: _lookup(module, name)  # type: ignore[method-assign]
-    module.QUiLoader = QUiLoader  # type: ignore[attr-defined]
-    module.SIGNAL = lambda signature: f"2{signature}"  # type: ignore[attr-defined]
-    module.SLOT = lambda signature: f"1{signature}"  # type: ignore[attr-defined]
-    module.QDesktopServices = QDesktopServices  # type: ignore[attr-defined]
-    module.QFileDialog = _file_dialog()  # type: ignore[attr-defined]
+    module.__getattr__ = lambda name: _lookup(module, name)
+    module.QUiLoader = QUiLoader
+    module.SIGNAL = lambda signature: f"2{signature}"
+    module.SLOT = lambda signature: f"1{signature}"
+    module.QDesktopServices = QDesktopServices
+    module.QFileDialog = _file_dialog()
     _forbid_modal(module.QDialog, module.QMessageBox, module.QInputDialog, module.QColorDialog, module.QFileDialog)
     return module
 
@@ -41,7 +41,9 @@ def _lookup(module: types.ModuleType, name: str) -> Any:
     for library in LIBRARIES:
         found = getattr(library, name, None)
         if found is not None:
-            found = pythonqt.wrap_class(found) if isinstance(found, type) else found
+            if isinstance(found, type):
+                enums.compare_with_numbers(found)
+                found = pythonqt.wrap_class(found)
             setattr(module, name, found)
             return found
     raise AttributeError(f"module 'qt' has no attribute {name!r}")
@@ -66,12 +68,12 @@ def _file_dialog() -> type:
 def _forbid_modal(*dialogs: type) -> None:
     """A dialog that waits for a person would hang the test."""
     for dialog in dialogs:
-        dialog.exec = dialog.exec_ = _unanswered(f"qt.{dialog.__name__}.exec")  # type: ignore[attr-defined]
+        dialog.exec = dialog.exec_ = _unanswered(f"qt.{dialog.__name__}.exec")
     for name in ("question", "information", "warning", "critical"):
         setattr(dialogs[1], name, staticmethod(_unanswered(f"qt.QMessageBox.{name}")))
     for name in ("getText", "getItem", "getInt", "getDouble", "getMultiLineText"):
         setattr(dialogs[2], name, staticmethod(_unanswered(f"qt.QInputDialog.{name}")))
-    dialogs[3].getColor = staticmethod(_unanswered("qt.QColorDialog.getColor"))  # type: ignore[attr-defined]
+    dialogs[3].getColor = staticmethod(_unanswered("qt.QColorDialog.getColor"))
 
 
 def _unanswered(name: str) -> Any:

@@ -59,5 +59,5 @@ class SampleDataLogic:
 def make() -> types.ModuleType:
     """The module."""
     module = types.ModuleType("SampleData", __doc__)
-    module.SampleDataLogic, module.SampleDataSource = SampleDataLogic, SampleDataSource  # type: ignore[attr-defined]
+    module.SampleDataLogic, module.SampleDataSource = SampleDataLogic, SampleDataSource
     return module

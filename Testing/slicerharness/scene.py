@@ -1,4 +1,4 @@
-"""The real MRML scene of the slicer-core wheel with its module logics, slice nodes and layout node."""
+"""The real MRML scene of the slicer-core wheel with its module logics."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from typing import Any
 
 import slicer
 import vtk
-
-SLICE_VIEWS = (("Red", "Axial", "R"), ("Yellow", "Sagittal", "Y"), ("Green", "Coronal", "G"))
 
 
 def make() -> tuple[Any, Any, dict[str, Any]]:
@@ -43,7 +41,7 @@ def make() -> tuple[Any, Any, dict[str, Any]]:
             application.SetModuleLogic(name, logic)
     slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(scene, True)
     slicer.vtkMRMLSubjectHierarchyNode.ResolveSubjectHierarchy(scene)
-    _add_views(scene)
+    scene.AddNewNodeByClass("vtkMRMLCrosshairNode").SetCrosshairName("default")
     return scene, application, logics
 
 
@@ -55,26 +53,3 @@ def _quiet() -> Iterator[None]:
     yield
     vtk.vtkObject.GlobalWarningDisplayOn()
     vtk.vtkLogger.SetStderrVerbosity(verbosity)
-
-
-def _add_views(scene: Any) -> None:
-    """Nodes of the four-up layout. Singletons, so they outlive ``scene.Clear()`` as in the application."""
-    scene.AddNewNodeByClass("vtkMRMLCrosshairNode").SetCrosshairName("default")
-    for name, orientation, label in SLICE_VIEWS:
-        view = _singleton(scene, "vtkMRMLSliceNode", name, name)
-        view.SetLayoutLabel(label)
-        view.SetOrientation(orientation)
-        _singleton(scene, "vtkMRMLSliceCompositeNode", name, name)
-    _singleton(scene, "vtkMRMLViewNode", "View1", "1")
-    layout = slicer.vtkMRMLLayoutNode()
-    layout.SetSingletonTag("vtkMRMLLayoutNode")
-    scene.AddNode(layout)
-
-
-def _singleton(scene: Any, kind: str, name: str, layout_name: str) -> Any:
-    node = scene.CreateNodeByClass(kind)  # with the scene's defaults, among them the orientations
-    node.UnRegister(None)
-    node.SetName(name)
-    node.SetLayoutName(layout_name)
-    node.SetSingletonTag(layout_name)
-    return scene.AddNode(node)

@@ -127,7 +127,7 @@ def make_modules() -> tuple[types.ModuleType, types.ModuleType]:
     ]
     for name in names:
         setattr(base, name, globals()[name])
-    base.__all__ = names  # type: ignore[attr-defined]
+    base.__all__ = names
     i18n = types.ModuleType("slicer.i18n", __doc__)
-    i18n.tr, i18n.translate = tr, translate  # type: ignore[attr-defined]
+    i18n.tr, i18n.translate = tr, translate
     return base, i18n

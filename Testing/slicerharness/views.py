@@ -18,28 +18,38 @@ class LayoutManager(PythonQtObject, QtCore.QObject):
     layoutChanged = Signal(int)
     cpp_signals = ("layoutChanged(int)",)
 
-    def __init__(self, scene: Any) -> None:
+    def __init__(self, scene: Any, application_logic: Any) -> None:
         super().__init__()
         self._scene = scene
+        self._logic = slicer.vtkMRMLLayoutLogic()
+        self._logic.SetMRMLScene(scene)
+        self._logic.GetLayoutNode().SetViewArrangement(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
+        self._slice_logics: dict[str, Any] = {}
+        for name in self.sliceViewNames():
+            logic = slicer.vtkMRMLSliceLogic()
+            logic.SetMRMLScene(scene)
+            logic.SetSliceNode(scene.GetSingletonNode(name, "vtkMRMLSliceNode"))
+            application_logic.GetSliceLogics().AddItem(logic)
+            self._slice_logics[name] = logic
 
     @property
     def layout(self) -> int:
-        return int(self.layoutLogic().GetViewArrangement())
+        return int(self._logic.GetLayoutNode().GetViewArrangement())
 
     def setLayout(self, layout: int) -> None:
         recorded.layouts.append(int(layout))
-        self.layoutLogic().SetViewArrangement(int(layout))
+        self._logic.GetLayoutNode().SetViewArrangement(int(layout))
         self.layoutChanged.emit(int(layout))
 
     def layoutLogic(self) -> Any:
-        return self._scene.GetFirstNodeByClass("vtkMRMLLayoutNode")
+        return self._logic
 
     def sliceViewNames(self) -> tuple[str, ...]:
         count = self._scene.GetNumberOfNodesByClass("vtkMRMLSliceNode")
         return tuple(self._scene.GetNthNodeByClass(index, "vtkMRMLSliceNode").GetLayoutName() for index in range(count))
 
     def sliceWidget(self, name: str) -> SliceWidget | None:
-        return SliceWidget(self._scene, name) if name in self.sliceViewNames() else None
+        return SliceWidget(self._scene, self._slice_logics[name]) if name in self._slice_logics else None
 
     @property
     def threeDViewCount(self) -> int:
@@ -58,14 +68,17 @@ class LayoutManager(PythonQtObject, QtCore.QObject):
 class SliceWidget:
     """One slice view."""
 
-    def __init__(self, scene: Any, name: str) -> None:
-        self._scene, self._name = scene, name
+    def __init__(self, scene: Any, logic: Any) -> None:
+        self._scene, self._logic = scene, logic
+
+    def sliceLogic(self) -> Any:
+        return self._logic
 
     def mrmlSliceNode(self) -> Any:
-        return self._scene.GetSingletonNode(self._name, "vtkMRMLSliceNode")
+        return self._logic.GetSliceNode()
 
     def mrmlSliceCompositeNode(self) -> Any:
-        return self._scene.GetSingletonNode(self._name, "vtkMRMLSliceCompositeNode")
+        return self._logic.GetSliceCompositeNode()
 
 
 class ThreeDWidget:
@@ -85,9 +98,3 @@ class ThreeDWidget:
 
     def scheduleRender(self) -> None:
         """There is nothing to render."""
-
-
-def jumped_to_ras_mm() -> tuple[float, float, float]:
-    """Where the three slice views meet."""
-    node = {name: slicer.mrmlScene.GetSingletonNode(name, "vtkMRMLSliceNode") for name in ("Red", "Yellow", "Green")}
-    return (node["Yellow"].GetSliceOffset(), node["Green"].GetSliceOffset(), node["Red"].GetSliceOffset())
