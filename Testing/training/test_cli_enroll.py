@@ -10,6 +10,7 @@ import pytest
 import tiny_cases
 import tiny_enrollment
 
+from wbcss.cards import task_card_from_bytes
 from wbcss.registry import Registry
 from wbcss_training.cli.main import main
 
@@ -170,6 +171,8 @@ def test_a_proven_task_can_wait_for_its_publication(
     assert (waiting["task"], waiting["published"], waiting["unchanged"]) == ("belly@1", False, ["spine@1"])
     assert [card.task for card in registry.tasks()] == ["spine"]
     assert registry.verify() == []
+    draft = task_card_from_bytes((tmp_path / "run" / "card.json").read_bytes(), source="card.json")
+    assert (draft.title, draft.license, draft.training_cases) == ("belly@1", "CC0-1.0", 3)
     assert main(["enroll", *command, "--steps", "2", "--resume", "--license", "CC-BY-4.0"]) == 0
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert report["published"] is True

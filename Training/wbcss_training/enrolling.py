@@ -16,9 +16,10 @@ from typing import Any
 
 import torch
 
-from wbcss.cards import TaskCard
+from wbcss.cards import TaskCard, task_card_to_bytes
 from wbcss.devices import Step, descend
 from wbcss.errors import Cancelled
+from wbcss.io.atomic import write_bytes
 from wbcss.loading import load_decoder, load_encoder, save_weights
 from wbcss.nn.encoder import Encoder
 from wbcss.progress import IsCancelled, Progress, never, silent
@@ -38,7 +39,7 @@ from .learner import DecoderLearner, build_decoder_learner
 from .processes import any_process, process_count, process_device, process_group, process_rank, wait_for_all
 from .publishing import organs_for, prove_publishable, publish_proven, snapshot_before
 from .rounds import train_in_rounds
-from .runfolder import BEFORE, DECODER, FEATURES, OVERLAYS, RECORD, REPORT, TRAINED, VALIDATION, RunFolder
+from .runfolder import BEFORE, CARD, DECODER, FEATURES, OVERLAYS, RECORD, REPORT, TRAINED, VALIDATION, RunFolder
 
 _ADVICE = "choose a smaller patch or decoder"
 _VALIDATION_SEED = 1_000_003
@@ -322,6 +323,7 @@ class _Run:
             unchanged_organs=len(earlier),
             ladder=self.folder.ladder(),
         )
+        write_bytes(self.folder.root / CARD, task_card_to_bytes(proven))
         self.folder.write(REPORT, report.to_json())
         self.progress(1.0, f"{proven.title} {'published' if publish else 'proven, not yet published'}")
         return report
