@@ -145,6 +145,11 @@ def _half_outside(values: Any) -> None:
     values[0, 6:12, 5:8] = values[3, 6:12, 5:8] = 3
 
 
+def _cut_in_the_air(values: Any) -> None:
+    values[values == 3] = 0
+    values[0, 6:12, 5:8] = 3
+
+
 def _empty(values: Any) -> None:
     values[:] = 0
 
@@ -155,6 +160,7 @@ def _empty(values: Any) -> None:
         (_pieces, "organ_in_pieces", "liver should be in one piece, got 2 pieces, the largest with 62% of its voxels"),
         (_tiny, "organ_tiny", "liver should have at least 10 voxels, got 3"),
         (_half_outside, "organ_outside_body", "liver must lie in the body, got 50% of its voxels in the air"),
+        (_cut_in_the_air, "organ_outside_body", "liver must lie in the body, got 100% of its voxels in the air"),
         (_empty, "nothing_annotated", "no voxel of an organ that is learned, so all of them are taken as not there"),
     ],
 )
