@@ -2,42 +2,33 @@
 
 from __future__ import annotations
 
-import types
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
+from mrml_nodes import (
+    LEFT_HANDED,
+    MOVE,
+    OBLIQUE,
+    PLAIN,
+    SHEARED,
+    grid_transform,
+    matrix_of,
+    organ_item,
+    put_under,
+    tag_of,
+    volume_node,
+)
 
 from wbcss import __version__
-from wbcss.arrayfile import read_array, write_array
-from wbcss.errors import GeometryError
-from wbcss.protocol import OrganItem
+from wbcss.arrayfile import ArrayFile, read_array, write_array
+from wbcss.errors import GeometryError, VolumeFileError
 
 pytestmark = pytest.mark.scene
 
-LIVER = (
-    "Segmentation category and type - 3D Slicer General Anatomy list"
-    "~SCT^123037004^Anatomical Structure~SCT^10200004^Liver~^^~Anatomic codes - DICOM master list~^^~^^"
-)
-
-
-@pytest.fixture
-def slicer() -> Any:
-    """The slicer package over a new scene, with what the bridge uses of the application."""
-    import slicer  # only in this tier: the wheel is not everywhere
-    import slicer.util
-
-    scene = slicer.vtkMRMLScene()
-    application = slicer.vtkSlicerApplicationLogic()
-    application.SetMRMLScene(scene)
-    segmentations = slicer.vtkSlicerSegmentationsModuleLogic()
-    segmentations.SetMRMLScene(scene)
-    segmentations.SetMRMLApplicationLogic(application)
-    application.SetModuleLogic("Segmentations", segmentations)
-    slicer.mrmlScene = scene
-    slicer.modules = types.SimpleNamespace(segmentations=types.SimpleNamespace(logic=lambda: segmentations))
-    return slicer
+SHAPE = (7, 8, 9)
 
 
 @pytest.fixture
@@ -47,56 +38,44 @@ def bridge(slicer: Any) -> Any:
     return SceneBridge()
 
 
-def _organ(name: str, label: int) -> OrganItem:
-    return OrganItem(
-        name=name,
-        label=label,
-        display_name=name.title(),
-        group="abdomen",
-        color_rgb=(51, 102, 255),
-        terminology=LIVER,
-        tasks=("wholebody",),
-    )
+def _labels(path: Path, affine: npt.NDArray[Any], shape: tuple[int, int, int] = SHAPE) -> ArrayFile:
+    labels = np.zeros(shape, dtype=np.uint16)
+    labels[1, 2, 3] = 5
+    labels[0, 0, :2] = 10001
+    return write_array(path, labels, affine)
 
 
-def _volume(slicer: Any, voxels_ijk: np.ndarray[Any, Any]) -> Any:
-    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "ct")
-    slicer.util.updateVolumeFromArray(node, np.ascontiguousarray(voxels_ijk.T))
-    return node
-
-
-def _matrix(slicer: Any, rows: list[list[float]]) -> Any:
+def _shown(slicer: Any, node: Any, name: str) -> npt.NDArray[Any]:
+    """World positions (RAS mm) of a segment's voxels, sorted."""
     import vtk
 
-    matrix = vtk.vtkMatrix4x4()
-    for row in range(4):
-        for column in range(4):
-            matrix.SetElement(row, column, rows[row][column])
-    return matrix
+    image = node.GetSegmentation().GetSegment(name).GetRepresentation("Binary labelmap")
+    label = node.GetSegmentation().GetSegment(name).GetLabelValue()
+    scalars = vtk.util.numpy_support.vtk_to_numpy(image.GetPointData().GetScalars())
+    ijk = np.argwhere(label == scalars.reshape(image.GetDimensions()[::-1]).T)
+    to_local, to_world = vtk.vtkMatrix4x4(), vtk.vtkMatrix4x4()
+    image.GetImageToWorldMatrix(to_local)
+    if node.GetParentTransformNode() is not None:
+        node.GetParentTransformNode().GetMatrixTransformToWorld(to_world)
+    vtk.vtkMatrix4x4.Multiply4x4(to_world, to_local, to_local)
+    points = [to_local.MultiplyPoint((*map(float, voxel), 1.0))[:3] for voxel in ijk]
+    return np.array(sorted(points))
 
 
-def _tag(segment: Any, name: str) -> str:
-    import vtk
-
-    value = vtk.reference("")
-    assert segment.GetTag(name, value), f"no tag {name}"
-    return str(value)
+def _expected(affine: npt.NDArray[Any], voxels_ijk: list[tuple[int, int, int]]) -> npt.NDArray[Any]:
+    return np.array(sorted(tuple((affine @ [*voxel, 1])[:3]) for voxel in voxels_ijk))
 
 
-OBLIQUE = [[0.0, -1.8, 0.0, 7.0], [1.2, 0.0, 0.6, -3.0], [0.9, 0.0, -0.8, 11.0], [0.0, 0.0, 0.0, 1.0]]
-MIRROR_AND_SHIFT = [[-1.0, 0.0, 0.0, 100.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]]
-
-
-def test_voxels_leave_in_ijk_order_at_their_place_in_the_world(slicer: Any, bridge: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("affine", [PLAIN, OBLIQUE, LEFT_HANDED], ids=["plain", "oblique", "left-handed"])
+def test_voxels_leave_in_ijk_order_at_their_place_in_the_world(
+    slicer: Any, bridge: Any, tmp_path: Path, affine: npt.NDArray[Any]
+) -> None:
     voxels = np.arange(60, dtype=np.int16).reshape(3, 4, 5)
-    node = _volume(slicer, voxels)
-    node.SetIJKToRASMatrix(_matrix(slicer, OBLIQUE))
-    transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
-    transform.SetMatrixTransformToParent(_matrix(slicer, MIRROR_AND_SHIFT))
-    node.SetAndObserveTransformNodeID(transform.GetID())
+    node = volume_node(slicer, voxels, affine)
+    put_under(slicer, node, MOVE)
     handed = bridge.writeVolume(node, tmp_path / "ct.npy")
     np.testing.assert_array_equal(read_array(handed), voxels)
-    np.testing.assert_allclose(handed.affine_ras_mm, np.array(MIRROR_AND_SHIFT) @ np.array(OBLIQUE), atol=1e-12)
+    np.testing.assert_allclose(handed.affine_ras_mm, MOVE @ affine, atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -116,50 +95,137 @@ def test_voxels_keep_their_values_in_a_type_the_engine_takes(
 ) -> None:
     voxels = np.full((2, 3, 4), values[0], dtype=stored)
     voxels[1, 2, 3] = values[1]
-    array = read_array(bridge.writeVolume(_volume(slicer, voxels), tmp_path / "ct.npy"))
+    array = read_array(bridge.writeVolume(volume_node(slicer, voxels), tmp_path / "ct.npy"))
     assert array.dtype == np.dtype(handed)
     np.testing.assert_array_equal(array, voxels)
 
 
-def test_organs_return_to_their_voxels_with_name_color_code_and_origin(
-    slicer: Any, bridge: Any, tmp_path: Path
+@pytest.mark.parametrize("known", [None, {"liver", "custom"}], ids=["searched", "told"])
+def test_organs_come_with_name_color_code_and_origin(
+    slicer: Any, bridge: Any, tmp_path: Path, known: set[str] | None
 ) -> None:
-    node = _volume(slicer, np.zeros((3, 4, 5), dtype=np.int16))
-    node.SetIJKToRASMatrix(_matrix(slicer, OBLIQUE))
-    labels = np.zeros((3, 4, 5), dtype=np.uint16)
-    labels[1, 2, 3] = 5
-    labels[0, 0, :2] = 10001
-    file = write_array(tmp_path / "labels.npy", labels, np.array(OBLIQUE))
-    organs = (_organ("spleen", 1), _organ("liver", 5), _organ("custom", 10001))
-    segmentationNode = bridge.showOrgans(file, organs, node)
-    segmentation = segmentationNode.GetSegmentation()
+    node = volume_node(slicer, np.zeros(SHAPE, dtype=np.int16), OBLIQUE)
+    organs = (organ_item("spleen", 1), organ_item("liver", 5), organ_item("custom", 10001))
+    segmentation_node = bridge.showOrgans(_labels(tmp_path / "l.npy", OBLIQUE), organs, node, found=known)
+    segmentation = segmentation_node.GetSegmentation()
     assert list(segmentation.GetSegmentIDs()) == ["liver", "custom"], "the spleen was not found"
+    voxels = {"liver": [(1, 2, 3)], "custom": [(0, 0, 0), (0, 0, 1)]}
     for organ in organs[1:]:
         segment = segmentation.GetSegment(organ.name)
-        shown_kji = slicer.util.arrayFromSegmentBinaryLabelmap(segmentationNode, organ.name, node)
-        np.testing.assert_array_equal(shown_kji.T, labels == organ.label)
+        shown_kji = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation_node, organ.name, node)
+        assert [tuple(place) for place in np.argwhere(shown_kji.T).tolist()] == voxels[organ.name]
         assert segment.GetName() == organ.display_name
         assert segment.GetTerminology() == organ.terminology
         assert segment.GetColor() == pytest.approx((0.2, 0.4, 1.0))
-        assert _tag(segment, "DICOM.SegmentAlgorithmType") == "AUTOMATIC"
-        assert _tag(segment, "DICOM.SegmentAlgorithmName") == f"WholeBodyCSS {__version__}"
+        assert (segment.GetNameAutoGenerated(), segment.GetColorAutoGenerated()) == (False, False)
+        assert tag_of(segment, "DICOM.SegmentAlgorithmType") == "AUTOMATIC"
+        assert tag_of(segment, "DICOM.SegmentAlgorithmName") == f"WholeBodyCSS {__version__}"
     assert segmentation.GetNumberOfLayers() == 1
-    assert segmentationNode.GetNodeReferenceID("referenceImageGeometryRef") == node.GetID()
+    assert segmentation_node.GetNodeReferenceID("referenceImageGeometryRef") == node.GetID()
 
 
-def test_organs_follow_the_transform_of_their_volume(slicer: Any, bridge: Any, tmp_path: Path) -> None:
-    node = _volume(slicer, np.zeros((3, 4, 5), dtype=np.int16))
-    transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
-    transform.SetMatrixTransformToParent(_matrix(slicer, MIRROR_AND_SHIFT))
-    node.SetAndObserveTransformNodeID(transform.GetID())
-    labels = np.ones((3, 4, 5), dtype=np.uint16)
-    file = write_array(tmp_path / "labels.npy", labels, np.array(MIRROR_AND_SHIFT))
-    segmentationNode = bridge.showOrgans(file, (_organ("spleen", 1),), node)
-    assert segmentationNode.GetParentTransformNode() is transform
-    bounds, expected = np.zeros(6), np.zeros(6)
-    segmentationNode.GetRASBounds(bounds)
-    node.GetRASBounds(expected)
-    np.testing.assert_allclose(bounds, expected)
+@pytest.mark.parametrize("affine", [PLAIN, OBLIQUE, LEFT_HANDED], ids=["plain", "oblique", "left-handed"])
+def test_organs_lie_on_their_voxels_and_move_with_their_volume(
+    slicer: Any, bridge: Any, tmp_path: Path, affine: npt.NDArray[Any]
+) -> None:
+    node = volume_node(slicer, np.zeros(SHAPE, dtype=np.int16), affine)
+    transform = put_under(slicer, node, MOVE)
+    handed = bridge.writeVolume(node, tmp_path / "ct.npy")
+    labels = _labels(tmp_path / "l.npy", handed.affine_ras_mm)
+    segmentation_node = bridge.showOrgans(labels, (organ_item("custom", 10001),), node)
+    expected = _expected(MOVE @ affine, [(0, 0, 0), (0, 0, 1)])
+    np.testing.assert_allclose(_shown(slicer, segmentation_node, "custom"), expected, atol=1e-9)
+    assert bridge.placementNote(node) == "the organs lie under the transform moved, as their volume does"
+    transform.SetMatrixTransformToParent(matrix_of(np.eye(4)))
+    expected = _expected(affine, [(0, 0, 0), (0, 0, 1)])
+    np.testing.assert_allclose(_shown(slicer, segmentation_node, "custom"), expected, atol=1e-9)
+
+
+def test_a_volume_moved_during_the_run_takes_its_organs_along(slicer: Any, bridge: Any, tmp_path: Path) -> None:
+    node = volume_node(slicer, np.zeros(SHAPE, dtype=np.int16), OBLIQUE)
+    handed = bridge.writeVolume(node, tmp_path / "ct.npy")
+    put_under(slicer, node, MOVE)
+    labels = _labels(tmp_path / "l.npy", handed.affine_ras_mm)
+    segmentation_node = bridge.showOrgans(labels, (organ_item("liver", 5),), node)
+    expected = _expected(MOVE @ OBLIQUE, [(1, 2, 3)])
+    np.testing.assert_allclose(_shown(slicer, segmentation_node, "liver"), expected, atol=1e-9)
+
+
+def _ramp(affine: npt.NDArray[Any], shape: tuple[int, int, int]) -> npt.NDArray[np.float32]:
+    """A volume whose HU are a linear function of the world, so that linear interpolation of it is exact."""
+    ijk = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1)
+    world = ijk @ affine[:3, :3].T + affine[:3, 3]
+    return (world @ [1.0, 2.0, 3.0]).astype(np.float32)
+
+
+def _check_straight(handed: ArrayFile, sheared: npt.NDArray[Any], shape: tuple[int, int, int]) -> None:
+    affine, voxels = handed.affine_ras_mm, read_array(handed)
+    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    np.testing.assert_allclose(axes.T @ axes, np.eye(3), atol=1e-9)
+    np.testing.assert_allclose(np.linalg.norm(affine[:3, :3], axis=0), [2.0, 2.0, 3.0], atol=1e-6)
+    ijk = np.stack([*np.indices(voxels.shape).reshape(3, -1), np.ones(voxels.size)])
+    old = (np.linalg.inv(sheared) @ affine @ ijk)[:3].T
+    inside = ((old > -1e-3) & (old < np.array(shape) - 1 + 1e-3)).all(axis=1).reshape(voxels.shape)
+    assert inside.sum() > 0.6 * np.prod(shape)
+    np.testing.assert_allclose(voxels[inside], _ramp(affine, voxels.shape)[inside], atol=1e-2)
+    # Every voxel of the sheared grid lies within the straight one.
+    ends = np.array(np.meshgrid(*([0, side - 1] for side in shape))).reshape(3, -1)
+    corners = np.linalg.inv(affine) @ sheared @ np.vstack([ends, np.ones(8)])
+    assert corners[:3].min() > -1e-2
+    assert (corners[:3].max(axis=1) <= np.array(voxels.shape) - 1 + 1e-2).all()
+
+
+def test_a_sheared_volume_is_straightened_and_its_organs_lie_in_the_world(
+    slicer: Any, bridge: Any, tmp_path: Path
+) -> None:
+    node = volume_node(slicer, _ramp(SHEARED, SHAPE), SHEARED)
+    handed = bridge.writeVolume(node, tmp_path / "ct.npy")
+    _check_straight(handed, SHEARED, SHAPE)
+    assert "sheared by 11.3 degrees" in bridge.placementNote(node)
+    labels = _labels(tmp_path / "l.npy", handed.affine_ras_mm, handed.shape)
+    segmentation_node = bridge.showOrgans(labels, (organ_item("liver", 5),), node)
+    assert segmentation_node.GetParentTransformNode() is None
+    expected = _expected(handed.affine_ras_mm, [(1, 2, 3)])
+    np.testing.assert_allclose(_shown(slicer, segmentation_node, "liver"), expected, atol=1e-9)
+
+
+def test_the_grid_transform_of_a_tilted_gantry_is_straightened_too(slicer: Any, bridge: Any, tmp_path: Path) -> None:
+    """Slicer loads a tilted series as a rectangular volume under a non-linear transform that only shears."""
+    side, box_mm = 5, 60.0
+    z = np.broadcast_to(np.linspace(-box_mm, box_mm, side), (side,) * 3)
+    warp = grid_transform(slicer, [0 * z, 0.2 * z, 0 * z], box_mm)
+    shear = np.eye(4)
+    shear[1, 2] = 0.2
+    node = volume_node(slicer, _ramp(shear @ PLAIN, SHAPE), PLAIN)
+    node.SetAndObserveTransformNodeID(warp.GetID())
+    assert not warp.IsTransformToWorldLinear()
+    handed = bridge.writeVolume(node, tmp_path / "ct.npy")
+    _check_straight(handed, shear @ PLAIN, SHAPE)
+    segmentation_node = bridge.showOrgans(
+        _labels(tmp_path / "l.npy", handed.affine_ras_mm, handed.shape), (organ_item("liver", 5),), node
+    )
+    assert segmentation_node.GetParentTransformNode() is None
+
+
+def test_a_transform_that_bends_is_refused_with_how_much(slicer: Any, bridge: Any, tmp_path: Path) -> None:
+    side, box_mm = 9, 60.0
+    z = np.broadcast_to(np.linspace(-box_mm, box_mm, side), (side,) * 3)
+    node = volume_node(slicer, np.zeros(SHAPE, dtype=np.int16), PLAIN)
+    node.SetAndObserveTransformNodeID(grid_transform(slicer, [0 * z, z * z / 40, 0 * z], box_mm).GetID())
+    with pytest.raises(GeometryError, match=r"ct must lie under linear .* one warp, which bends it by up to \d\.\d mm"):
+        bridge.writeVolume(node, tmp_path / "ct.npy")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_single_slice_under_a_transform_is_handed_over(slicer: Any, bridge: Any, tmp_path: Path) -> None:
+    flat = np.zeros((5, 5, 5))
+    node = volume_node(slicer, np.zeros((4, 5, 1), dtype=np.int16), PLAIN)
+    node.SetAndObserveTransformNodeID(grid_transform(slicer, [flat + 2.0, flat, flat], 60.0).GetID())
+    handed = bridge.writeVolume(node, tmp_path / "ct.npy")
+    shifted = PLAIN.copy()
+    shifted[0, 3] = 2.0
+    np.testing.assert_allclose(handed.affine_ras_mm, shifted, atol=1e-6)
+    assert bridge.placementNote(node).startswith("the organs lie where warp puts their volume now")
 
 
 def test_a_volume_that_cannot_be_segmented_is_refused_by_name(slicer: Any, bridge: Any, tmp_path: Path) -> None:
@@ -170,17 +236,91 @@ def test_a_volume_that_cannot_be_segmented_is_refused_by_name(slicer: Any, bridg
     slicer.util.updateVolumeFromArray(color, np.zeros((2, 2, 2, 3), dtype=np.uint8))
     with pytest.raises(GeometryError, match="photo must hold one number per voxel, got 3 components"):
         bridge.writeVolume(color, tmp_path / "ct.npy")
-    bent = _volume(slicer, np.zeros((2, 2, 2), dtype=np.int16))
-    warp = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLBSplineTransformNode", "warp")
-    warp.SetAndObserveTransformFromParent(slicer.vtkOrientedBSplineTransform())
-    bent.SetAndObserveTransformNodeID(warp.GetID())
-    with pytest.raises(GeometryError, match="linear transforms, got the non-linear one warp"):
-        bridge.writeVolume(bent, tmp_path / "ct.npy")
+    labels = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "drawn")
+    with pytest.raises(GeometryError, match="drawn must be a CT image, got a label map"):
+        bridge.writeVolume(labels, tmp_path / "ct.npy")
+    holed = volume_node(slicer, np.full((2, 2, 2), np.nan, dtype=np.float32))
+    with pytest.raises(GeometryError, match="ct must hold finite Hounsfield units, got NaN or infinite"):
+        bridge.writeVolume(holed, tmp_path / "ct.npy")
+    crushed = volume_node(slicer, np.zeros((2, 2, 2), dtype=np.int16))
+    put_under(slicer, crushed, np.diag([1.0, 1.0, 0.0, 1.0]))
+    with pytest.raises(GeometryError, match="ct cannot be placed in the world: affine is singular"):
+        bridge.writeVolume(crushed, tmp_path / "ct.npy")
     assert list(tmp_path.iterdir()) == []
 
 
+def test_labels_of_another_type_are_refused(slicer: Any, bridge: Any, tmp_path: Path) -> None:
+    node = volume_node(slicer, np.zeros((2, 2, 2), dtype=np.int16))
+    labels = write_array(tmp_path / "l.npy", np.ones((2, 2, 2), dtype=np.int16), np.eye(4))
+    with pytest.raises(VolumeFileError, match="labels must be uint16, got int16"):
+        bridge.showOrgans(labels, (organ_item("liver", 1),), node)
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 0
+
+
+def test_organs_are_added_to_a_result_and_all_else_stays(slicer: Any, bridge: Any, tmp_path: Path) -> None:
+    node = volume_node(slicer, np.zeros(SHAPE, dtype=np.int16), OBLIQUE)
+    first = (organ_item("liver", 5), organ_item("custom", 10001))
+    result = bridge.showOrgans(_labels(tmp_path / "a.npy", OBLIQUE), first, node)
+    segmentation = result.GetSegmentation()
+    custom = segmentation.GetSegment("custom")
+    custom.SetName("My organ")
+    result.GetDisplayNode().SetSegmentOpacity3D("custom", 0.25)
+    again = np.zeros(SHAPE, dtype=np.uint16)
+    again[4:6, 4, 4] = 5
+    again[0, 0, 0] = 1  # where "custom" lies: segments may overlap
+    added = (organ_item("spleen", 1), organ_item("liver", 5), organ_item("kidney", 2))
+    file = write_array(tmp_path / "b.npy", again, OBLIQUE)
+    assert bridge.showOrgans(file, added, node, result) is result
+    assert list(segmentation.GetSegmentIDs()) == ["liver", "custom", "spleen"], "an organ keeps its place in the list"
+    assert segmentation.GetSegment("custom") is custom
+    assert custom.GetName() == "My organ"
+    assert result.GetDisplayNode().GetSegmentOpacity3D("custom") == 0.25
+    np.testing.assert_allclose(_shown(slicer, result, "custom"), _expected(OBLIQUE, [(0, 0, 0), (0, 0, 1)]), atol=1e-9)
+    np.testing.assert_allclose(_shown(slicer, result, "liver"), _expected(OBLIQUE, [(4, 4, 4), (5, 4, 4)]), atol=1e-9)
+    np.testing.assert_allclose(_shown(slicer, result, "spleen"), _expected(OBLIQUE, [(0, 0, 0)]), atol=1e-9)
+
+
+def test_organs_are_added_under_the_transform_of_the_other_result(slicer: Any, bridge: Any, tmp_path: Path) -> None:
+    node = volume_node(slicer, np.zeros(SHAPE, dtype=np.int16), OBLIQUE)
+    other = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "other")
+    put_under(slicer, other, MOVE)
+    bridge.showOrgans(_labels(tmp_path / "l.npy", OBLIQUE), (organ_item("liver", 5),), node, other)
+    np.testing.assert_allclose(_shown(slicer, other, "liver"), _expected(OBLIQUE, [(1, 2, 3)]), atol=1e-9)
+    z = np.broadcast_to(np.linspace(-60, 60, 9), (9, 9, 9))
+    other.SetAndObserveTransformNodeID(grid_transform(slicer, [0 * z, z * z / 40, 0 * z], 60.0).GetID())
+    with pytest.raises(GeometryError, match="other must lie under linear transforms to take more organs"):
+        bridge.showOrgans(_labels(tmp_path / "m.npy", OBLIQUE), (organ_item("spleen", 5),), node, other)
+    assert list(other.GetSegmentation().GetSegmentIDs()) == ["liver"]
+
+
+def test_a_result_lies_beside_its_volume_in_the_subject_hierarchy(slicer: Any, bridge: Any, tmp_path: Path) -> None:
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.ResolveSubjectHierarchy(slicer.mrmlScene)
+    study = hierarchy.CreateStudyItem(hierarchy.GetSceneItemID(), "study")
+    node = volume_node(slicer, np.zeros(SHAPE, dtype=np.int16))
+    hierarchy.CreateItem(study, node)
+    result = bridge.showOrgans(_labels(tmp_path / "l.npy", np.eye(4)), (organ_item("liver", 5),), node)
+    assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(result)) == study
+
+
+def test_a_second_result_has_a_name_of_its_own(slicer: Any, bridge: Any, tmp_path: Path) -> None:
+    node = volume_node(slicer, np.zeros(SHAPE, dtype=np.int16))
+    labels = _labels(tmp_path / "l.npy", np.eye(4))
+    names = [bridge.showOrgans(labels, (organ_item("liver", 5),), node).GetName() for _ in range(2)]
+    assert names[0] == "ct organs"
+    assert names[1].startswith("ct organs")
+    assert names[1] != names[0]
+
+
+def test_what_is_shown_can_be_hidden_organ_by_organ(slicer: Any, bridge: Any, tmp_path: Path) -> None:
+    node = volume_node(slicer, np.zeros(SHAPE, dtype=np.int16))
+    organs = (organ_item("liver", 5), organ_item("custom", 10001))
+    display = bridge.showOrgans(_labels(tmp_path / "l.npy", np.eye(4)), organs, node).GetDisplayNode()
+    display.SetSegmentVisibility("liver", False)
+    assert (display.GetSegmentVisibility("liver"), display.GetSegmentVisibility("custom")) == (False, True)
+
+
 def test_a_removed_volume_is_not_in_the_scene(slicer: Any, bridge: Any) -> None:
-    node = _volume(slicer, np.zeros((2, 2, 2), dtype=np.int16))
+    node = volume_node(slicer, np.zeros((2, 2, 2), dtype=np.int16))
     assert bridge.isInScene(node)
     slicer.mrmlScene.RemoveNode(node)
     assert not bridge.isInScene(node)

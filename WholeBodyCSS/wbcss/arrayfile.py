@@ -55,6 +55,11 @@ def read_array(file: ArrayFile) -> npt.NDArray[Any]:
 
     The file is copied rather than mapped: a host that deletes it early cannot take the worker down.
     """
+    return np.array(map_array(file), dtype=np.dtype(file.dtype))
+
+
+def map_array(file: ArrayFile) -> npt.NDArray[Any]:
+    """As ``read_array``, but read-only and backed by the file, which must stay until the array is gone."""
     path = Path(file.path)
     try:
         if path.suffix == ".npy":
@@ -74,7 +79,7 @@ def read_array(file: ArrayFile) -> npt.NDArray[Any]:
         raise VolumeFileError(
             f"{path} must hold {file.dtype} of shape {file.shape}, got {mapped.dtype} of shape {mapped.shape}"
         )
-    return np.array(mapped, dtype=np.dtype(file.dtype))
+    return mapped
 
 
 def read_array_volume(file: ArrayFile) -> Volume:
@@ -87,11 +92,14 @@ def read_array_volume(file: ArrayFile) -> Volume:
     return Volume(voxels=voxels, affine=file.affine_ras_mm)
 
 
-def write_array(path: Path, array: npt.NDArray[Any], affine: Affine) -> ArrayFile:
-    """Write ``array`` (I, J, K) as ``.npy``, whole or not at all, and describe it. Raises OutputError."""
+def write_array(path: Path, array: npt.NDArray[Any], affine: Affine, *, durable: bool = True) -> ArrayFile:
+    """Write ``array`` (I, J, K) as ``.npy``, whole or not at all, and describe it. Raises OutputError.
+
+    ``durable`` false does not wait for the disk: for a file that another process reads at once and nobody keeps.
+    """
     if path.suffix != ".npy":
         raise OutputError(f"an array file must end in .npy, got {path.name}")
-    with atomic_path(path) as partial, partial.open("wb") as stream:
+    with atomic_path(path, durable=durable) as partial, partial.open("wb") as stream:
         np.lib.format.write_array(stream, array, allow_pickle=False)
     return describe_array(path, array, affine)
 

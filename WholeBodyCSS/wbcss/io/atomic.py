@@ -20,12 +20,13 @@ STALE_AFTER_S = 24 * 3600.0
 
 
 @contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Give a temporary path beside ``path`` to write to, and rename it to ``path`` when the block ends well.
 
     The temporary keeps the suffix of ``path``, for writers that choose the format by it. On any exception, also
     KeyboardInterrupt, it is removed and ``path`` is as it was before. A process killed in the block leaves at most a
-    hidden file starting with ``PARTIAL_PREFIX``, which hinders no later run.
+    hidden file starting with ``PARTIAL_PREFIX``, which hinders no later run. With ``durable`` false nobody waits for the
+    disk, and a power cut may lose the file.
 
     Raises:
         OutputError: The file system refused (permission, full disk, missing folder), in the block or at the rename.
@@ -33,7 +34,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f"{PARTIAL_PREFIX}{secrets.token_hex(8)}{''.join(path.suffixes[-2:])[-16:]}")
     try:
         yield temporary
-        _flush_to_disk(temporary)
+        if durable:
+            _flush_to_disk(temporary)
         os.replace(temporary, path)  # noqa: PTH105 -- named as the system call it must be
     except OSError as error:
         raise output_error(path, error) from error
@@ -41,7 +43,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         # On success the name is gone already; what cannot be removed is hidden and harmless.
         with contextlib.suppress(OSError):
             temporary.unlink()
-    _flush_folder(path.parent)
+    if durable:
+        _flush_folder(path.parent)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
