@@ -130,3 +130,12 @@ def test_a_choice_that_cannot_be_read_says_why(text: str, message: str) -> None:
 def test_a_new_organ_needs_a_proper_name() -> None:
     with pytest.raises(LabelSpaceError, match=r"an organ name must start with a letter .* got '2nd tumor'"):
         parse_choice("new:2nd tumor")
+
+
+def test_cases_may_call_one_organ_by_several_names() -> None:
+    choice = parse_choice("liver,Livr=liver,Hepar=liver,a=new:lump,b=new:lump")
+    assert choice.wanted == {"liver", "lump"}
+    for name in ("Liver", "Livr", "Hepar"):
+        assert map_names([name, "a"], choice, source="x") == {name: "liver", "a": "lump"}
+    with pytest.raises(CaseError, match="x may name an organ once, got 'Livr' and 'Hepar' for liver"):
+        map_names(["Livr", "Hepar"], choice, source="x")

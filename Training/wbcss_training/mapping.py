@@ -72,11 +72,13 @@ def parse_choice(text: str) -> OrganChoice:
 
     ``liver`` takes an organ, ``Gland=parotid_gland_left`` takes the label called ``Gland`` as that organ,
     ``GTV=new:my_tumor`` (or ``new:my_tumor``) declares an organ that the catalogue lacks, and ``all`` takes everything
-    else that the dataset holds. Raises CaseError that quotes what cannot be read.
+    else that the dataset holds. Several names may stand for one organ, as long as no case uses two of them. Raises
+    CaseError that quotes what cannot be read.
     """
     wanted: dict[OrganName, None] = {}
     renames: dict[str, OrganName] = {}
     new: set[OrganName] = set()
+    plain: set[OrganName] = set()
     takes_all = False
     for item in (part.strip() for part in text.split(",")):
         if item == EVERYTHING:
@@ -87,13 +89,15 @@ def parse_choice(text: str) -> OrganChoice:
         if not target or (is_rename and not name):
             raise CaseError(f"organs must be names separated by commas, each ORGAN or NAME=ORGAN, got {text!r}")
         organ, is_new = _target(target)
-        if organ in wanted or name in renames:
+        if (not is_rename and organ in plain) or name in renames:
             raise CaseError(f"each organ may be chosen once, got {item!r} again")
         wanted[organ] = None
         if is_new:
             new.add(organ)
         if is_rename:
             renames[name] = organ
+        else:
+            plain.add(organ)
     return OrganChoice(wanted=None if takes_all else frozenset(wanted), renames=renames, new_organs=frozenset(new))
 
 
