@@ -21,7 +21,7 @@ from typing import IO
 
 import wbcss
 from wbcss.errors import ProtocolError, RunError
-from wbcss.protocol import ErrorReply, Reply, Request, Shutdown, encode, parse_reply
+from wbcss.protocol import ErrorReply, Message, Reply, Shutdown, encode, parse_reply
 
 ENGINE_DIR = Path(wbcss.__file__).resolve().parents[1]
 LOST = "worker_lost"
@@ -31,9 +31,9 @@ _KEPT_LOG_LINES = 40
 _LOG = logging.getLogger(__name__)
 
 
-def workerCommand() -> list[str]:
-    """How the worker is started: by Slicer's Python launcher if this is Slicer, else by the running interpreter."""
-    return [shutil.which("PythonSlicer") or sys.executable, "-m", "wbcss.worker"]
+def workerCommand(module: str = "wbcss.worker") -> list[str]:
+    """How a worker is started: by Slicer's Python launcher if this is Slicer, else by the running interpreter."""
+    return [shutil.which("PythonSlicer") or sys.executable, "-m", module]
 
 
 def workerEnvironment(base: Mapping[str, str]) -> dict[str, str]:
@@ -51,11 +51,23 @@ def workerEnvironment(base: Mapping[str, str]) -> dict[str, str]:
 
 
 class EngineProcess:
-    """One worker. It is started by the first ``send`` and again by the next one after it died or was stopped."""
+    """One worker. It is started by the first ``send`` and again by the next one after it died or was stopped.
 
-    def __init__(self, command: Sequence[str] | None = None, environment: Mapping[str, str] | None = None) -> None:
+    Args:
+        command: How to start it.
+        environment: What it inherits besides its own needs; None means everything.
+        title: What users know it as.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str] | None = None,
+        environment: Mapping[str, str] | None = None,
+        title: str = "segmentation process",
+    ) -> None:
         self._command = list(command) if command is not None else workerCommand()
         self._environment = workerEnvironment(os.environ if environment is None else environment)
+        self._title = title
         self._process: subprocess.Popen[bytes] | None = None
         self._lines: queue.Queue[bytes | None] = queue.Queue()
         self._log: deque[str] = deque(maxlen=_KEPT_LOG_LINES)
@@ -66,7 +78,7 @@ class EngineProcess:
         """Whether there is a live worker."""
         return self._process is not None and self._process.poll() is None
 
-    def send(self, request: Request) -> None:
+    def send(self, request: Message) -> None:
         """Write one message, starting the worker if there is none. Raises RunError if it cannot be reached."""
         if not self.isRunning:
             self._start()
@@ -76,7 +88,7 @@ class EngineProcess:
                 stdin.write(encode(request).encode("ascii"))
                 stdin.flush()
         except OSError as error:
-            raise RunError(f"the segmentation process does not take messages any more: {self._reason()}") from error
+            raise RunError(f"the {self._title} does not take messages any more: {self._reason()}") from error
 
     def poll(self) -> list[Reply]:
         """Messages that arrived since the last call; the last one is an ``error`` of kind LOST if the worker died."""
@@ -87,7 +99,7 @@ class EngineProcess:
             except queue.Empty:
                 return replies
             if line is None:
-                replies.append(ErrorReply(kind=LOST, message=f"the segmentation process ended: {self._reason()}"))
+                replies.append(ErrorReply(kind=LOST, message=f"the {self._title} ended: {self._reason()}"))
                 self._forget()
                 return replies
             try:
@@ -114,6 +126,14 @@ class EngineProcess:
                 end()
         process.wait()
 
+    def kill(self) -> None:
+        """End the worker at once, without waiting for it. Closing its input ends it behind a launcher, too."""
+        process = self._process
+        self._forget()
+        if process is not None:
+            # The dead child is collected aside, so that the window never waits for the system.
+            threading.Thread(target=process.wait, daemon=True).start()
+
     def _start(self) -> None:
         self._forget()
         self._log.clear()
@@ -127,7 +147,7 @@ class EngineProcess:
                 creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
             )
         except OSError as error:
-            raise RunError(f"the segmentation process cannot be started by {self._command[0]}: {error}") from error
+            raise RunError(f"the {self._title} cannot be started by {self._command[0]}: {error}") from error
         self._process = process
         lines = self._lines
         threading.Thread(target=_readLines, args=(process.stdout, lines), daemon=True).start()
