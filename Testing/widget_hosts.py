@@ -27,8 +27,10 @@ SLICER_FLAGS = (
     "--no-splash", "--testing", "--ignore-slicerrc", "--disable-settings", "--no-main-window",
     "--additional-module-paths", str(MODULE), "--python-script",
 )  # fmt: skip
-CANNOT_START = 70
+CANNOT_START, SWALLOWED = 70, 71
 TIMEOUT_S = 110.0
+FIRST_ON_PATH: tuple[Path, ...] = ()
+"""Folders that come before all others in the harness; for tests that plant something."""
 SYSTEM_LIBRARIES = "libegl1 libgl1 libxkbcommon0 libdbus-1-3 libfontconfig1 fonts-dejavu-core"
 
 
@@ -38,11 +40,21 @@ class Outcome:
 
     status: str
     text: str
+    ended: bool
+
+
+@dataclass(frozen=True)
+class FileRun:
+    """How the cases of one file ended, and their process."""
+
+    outcomes: dict[str, Outcome]
+    code: int
+    end: str
 
 
 def case_files() -> list[Path]:
-    """Every file of cases, sorted."""
-    return sorted(CASES.glob("*Test.py"))
+    """Every file of cases, sorted; the module's own file holds those of *Reload and Test*."""
+    return [*sorted(CASES.glob("*Test.py")), MODULE / "WholeBodyCSS.py"]
 
 
 def cases_of(file: Path) -> list[str]:
@@ -59,25 +71,29 @@ def cases_of(file: Path) -> list[str]:
 
 def check_case(host: str, file: Path, case: str) -> None:
     """Pass, fail or skip the running pytest test as ``case`` did in ``host``."""
-    outcome = run_cases(host, file).get(case)
+    run = _run_cases(host, file)
+    outcome = run.outcomes.get(case)
     if outcome is None:
-        pytest.fail(f"{file.name} did not report {case}", pytrace=False)
+        pytest.fail(f"{file.name} did not report {case}; {run.end}", pytrace=False)
     if outcome.status == "skipped":
         pytest.skip(outcome.text)
     if outcome.status != "passed":
-        pytest.fail(outcome.text, pytrace=False)
+        pytest.fail(outcome.text if outcome.ended else f"{outcome.text}; {run.end}", pytrace=False)
+    if run.code not in {0, 1}:
+        pytest.fail(f"{case} passed, but the process ended badly: {run.end}", pytrace=False)
 
 
 @functools.cache
-def run_cases(host: str, file: Path, timeout_s: float = TIMEOUT_S) -> dict[str, Outcome]:
-    """Run all cases of ``file`` once and return how each ended; fails the test if the process gave no report."""
+def _run_cases(host: str, file: Path) -> FileRun:
+    """Run all cases of ``file`` once."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
-        done = run_script(host, RUN_CASES, str(report), str(file), timeout_s=timeout_s)
-        if not report.is_file():
-            pytest.fail(f"{file.name} gave no report in {host}:\n{tail(done)}", pytrace=False)
-        found = json.loads(report.read_text(encoding="utf-8"))
-    return {name: Outcome(status=case["status"], text=case["text"]) for name, case in found.items()}
+        done = run_script(host, RUN_CASES, str(report), str(file))
+        found = json.loads(report.read_text(encoding="utf-8")) if report.is_file() else {}
+    outcomes = {
+        name: Outcome(status=case["status"], text=case["text"], ended=case["ended"]) for name, case in found.items()
+    }
+    return FileRun(outcomes=outcomes, code=done.returncode, end=tail(done))
 
 
 def run_script(
@@ -88,7 +104,7 @@ def run_script(
     try:
         done = subprocess.run(
             command,
-            env=_environment(),
+            env=environment(host),
             capture_output=True,
             text=True,
             errors="replace",
@@ -98,8 +114,9 @@ def run_script(
     except subprocess.TimeoutExpired as error:
         output = (error.stdout or b"")[-2000:]
         pytest.fail(f"{script.name} did not end within {timeout_s:g} s in {host}; it said: {output!r}", pytrace=False)
-    if host == HARNESS and (done.returncode == CANNOT_START or "could not load the Qt platform plugin" in done.stderr):
-        pytest.fail(f"{_last_line(done.stderr)}; on Debian: apt-get install {SYSTEM_LIBRARIES}", pytrace=False)
+    reason = _cannot_start(done) if host == HARNESS else None
+    if reason is not None:
+        pytest.fail(f"{reason}; on Debian: apt-get install {SYSTEM_LIBRARIES}", pytrace=False)
     return done
 
 
@@ -117,18 +134,19 @@ def _command(host: str) -> list[str]:
     return [executable, *SLICER_FLAGS]
 
 
-def _environment() -> dict[str, str]:
-    folders = [ROOT / "Testing", MODULE, CASES, *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(map(str, folders)),
-        "PYTHONIOENCODING": "utf-8",
-        "QT_QPA_PLATFORM": os.environ.get("QT_QPA_PLATFORM", "offscreen"),
-        "QT_LOGGING_RULES": "qt.qpa.*=false",
-        "OMP_NUM_THREADS": "1",
-    }
+def environment(host: str) -> dict[str, str]:
+    """Variables of a process in ``host``."""
+    common = {**os.environ, "PYTHONIOENCODING": "utf-8", "OMP_NUM_THREADS": "1"}
+    if host == SLICER:  # its own Python and its own Qt
+        return {name: value for name, value in common.items() if name not in {"PYTHONPATH", "QT_QPA_PLATFORM"}}
+    folders = [*FIRST_ON_PATH, ROOT / "Testing", MODULE, CASES, *filter(None, [os.environ.get("PYTHONPATH")])]
+    platform = os.environ.get("QT_QPA_PLATFORM", "offscreen")
+    return {**common, "PYTHONPATH": os.pathsep.join(map(str, folders)), "QT_QPA_PLATFORM": platform}
 
 
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if "cannot start" in line or "platform plugin" in line]
-    return lines[-1] if lines else "Qt cannot start"
+def _cannot_start(done: subprocess.CompletedProcess[str]) -> str | None:
+    """The line that says why Qt or slicer-core does not load."""
+    lines = [line.strip() for line in done.stderr.splitlines()]
+    if done.returncode == CANNOT_START:
+        return lines[-1]
+    return next((line for line in lines if "no Qt platform plugin could be initialized" in line), None)

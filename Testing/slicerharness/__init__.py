@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from .install import install, load_module
-from .pythonqt import errors
-from .recorder import recorded
+from .recorder import errors, recorded
 
 __all__ = ["errors", "install", "load_module", "recorded"]

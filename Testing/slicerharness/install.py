@@ -9,7 +9,7 @@ import types
 from pathlib import Path
 from typing import Any
 
-from . import pythonqt
+from .recorder import catch_exception
 
 MODULE_FILE = Path(__file__).resolve().parents[2] / "WholeBodyCSS" / "WholeBodyCSS.py"
 
@@ -50,8 +50,8 @@ def install() -> Any:
     slicer.modules.sampleDataSources = {}
     slicer.util.delayDisplay = _delay_display
     slicer.app.window = application.MainWindow()
-    sys.excepthook = pythonqt.catch_exception
-    threading.excepthook = lambda found: pythonqt.catch_exception(found.exc_type, found.exc_value, found.exc_traceback)
+    sys.excepthook = catch_exception
+    threading.excepthook = lambda found: catch_exception(found.exc_type, found.exc_value, found.exc_traceback)
     return slicer
 
 

@@ -57,8 +57,9 @@ class Module:
     def widgetRepresentation(self) -> Any:
         """The panel, made when it is asked for the first time; C++ modules have none here."""
         if self._representation is None and self.path is not None:
-            self._representation = ScriptedWidget(self.name)
-            self._representation.reload()
+            representation = ScriptedWidget(self.name)
+            representation.reload()  # what raises here raises at each call: a test shall not meet half a panel
+            self._representation = representation
         return self._representation
 
     def open(self) -> None:

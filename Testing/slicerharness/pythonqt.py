@@ -7,17 +7,11 @@ only. So these classes have no Python inheritance among themselves, exactly as P
 from __future__ import annotations
 
 import builtins
-import sys
-import traceback
-from types import TracebackType
 from typing import Any
 
 from PySide6 import QtCore
 
 from .properties import as_pythonqt
-
-errors: list[str] = []
-"""Tracebacks of exceptions that Qt or VTK swallowed: raised in a slot, an observer or a timer. Tests want none."""
 
 QT6_ONLY_SIGNALS = {"checkStateChanged"}
 """Signals that the Qt 5.15 of Slicer does not have."""
@@ -31,12 +25,6 @@ MADE_BY_QT = (
 _PYTHON_TYPES = {"bool": bool, "int": int, "double": float, "QString": str}
 _wrapped: dict[type, type] = {}
 _loading: list[str] = []
-
-
-def catch_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """``sys.excepthook``: an exception in a slot is printed, remembered, and the click returns."""
-    errors.append("".join(traceback.format_exception(kind, error, trace)))
-    sys.__excepthook__(kind, error, trace)
 
 
 class PythonQtObject:

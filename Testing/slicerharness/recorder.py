@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+import traceback
 from dataclasses import dataclass, field
+from types import TracebackType
+
+errors: list[str] = []
+"""Tracebacks of exceptions that Qt or VTK swallowed: raised in a slot, an observer or a timer. Tests want none."""
 
 
 @dataclass
@@ -16,3 +22,9 @@ class Recorder:
 
 
 recorded = Recorder()
+
+
+def catch_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """``sys.excepthook``: an exception in a slot is printed, remembered, and the click returns."""
+    errors.append("".join(traceback.format_exception(kind, error, trace)))
+    sys.__excepthook__(kind, error, trace)

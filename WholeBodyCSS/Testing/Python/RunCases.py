@@ -7,22 +7,27 @@ import traceback
 import unittest
 from pathlib import Path
 
+WORSE = ("passed", "skipped", "failed")
+
 
 class ReportingResult(unittest.TextTestResult):
-    """Remembers status, text and duration of each case."""
+    """Writes status, text and duration of each case as it goes, so that a crash leaves a report, too."""
 
-    def __init__(self, *arguments, **keywords):
-        super().__init__(*arguments, **keywords)
-        self.cases = {}
+    report = None
 
     def startTest(self, test):
         super().startTest(test)
         self._began_s = time.monotonic()
-        self._write(test, "passed", "")
+        self._write(test, "failed", "the process died during this case")
 
     def stopTest(self, test):
         self.cases[_name(test)]["seconds"] = round(time.monotonic() - self._began_s, 3)
+        self._save()
         super().stopTest(test)
+
+    def addSuccess(self, test):
+        super().addSuccess(test)
+        self._write(test, "passed", "")
 
     def addError(self, test, error):
         super().addError(test, error)
@@ -42,10 +47,20 @@ class ReportingResult(unittest.TextTestResult):
         self._write(test, "skipped", reason)
 
     def _write(self, test, status, text):
-        before = self.cases.get(_name(test), {})
-        if before.get("status") == "failed":
-            text = f"{before['text']}\n{text}"
-        self.cases[_name(test)] = {"status": status, "text": text}
+        name = _name(test)
+        before = self.cases.get(name)
+        if before and before["ended"]:  # several subtests, or the case and its cleanup
+            text, status = f"{before['text']}\n{text}".strip(), max(before["status"], status, key=WORSE.index)
+        ended = before is not None
+        self.cases[name] = {"status": status, "text": text, "ended": ended}
+        self._save()
+
+    def _save(self):
+        self.report.write_text(json.dumps(self.cases, indent=1), encoding="utf-8")
+
+    @property
+    def cases(self):
+        return self.__dict__.setdefault("_cases", {})
 
 
 def _name(test):
@@ -55,11 +70,12 @@ def _name(test):
 def run(report, files):
     """Run every case of ``files``; 0 if all passed."""
     suite = unittest.TestSuite()
+    sys.path.insert(0, str(Path(__file__).resolve().parent))
     for file in files:
         sys.path.insert(0, str(Path(file).resolve().parent))
         suite.addTests(unittest.defaultTestLoader.loadTestsFromName(Path(file).stem))
+    ReportingResult.report = Path(report)
     result = unittest.TextTestRunner(verbosity=2, resultclass=ReportingResult).run(suite)
-    Path(report).write_text(json.dumps(result.cases, indent=1), encoding="utf-8")
     return 0 if result.wasSuccessful() else 1
 
 
