@@ -1,4 +1,4 @@
-"""The module's panel as a whole: it opens, outlives its scene and can be reloaded. Its pages have cases of their own."""
+"""The module's panel as a whole: it opens, outlives its scene and can be reloaded. Its pages have their own cases."""
 
 import unittest
 
