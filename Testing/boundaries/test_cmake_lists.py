@@ -41,7 +41,7 @@ def test_no_file_is_listed_twice() -> None:
 
 def test_every_test_for_slicer_is_registered() -> None:
     registered = re.findall(r"SCRIPT (\S+)\)", (MODULE / "Testing/Python/CMakeLists.txt").read_text(encoding="utf-8"))
-    assert set(registered) == {file.name for file in (MODULE / "Testing/Python").glob("*.py")}
+    assert set(registered) == {file.name for file in (MODULE / "Testing/Python").glob("*Test.py")}
 
 
 def test_the_extension_is_described_and_its_pictures_exist() -> None:
