@@ -23,7 +23,17 @@ def install() -> Any:
     import slicer
     import slicer.util
 
-    from . import application, modules, nodewidgets, sampledata, scene, scripted, segmenteditor, segmentwidgets
+    from . import (
+        application,
+        filedialog,
+        modules,
+        nodewidgets,
+        sampledata,
+        scene,
+        scripted,
+        segmenteditor,
+        segmentwidgets,
+    )
     from .ctkmodule import make_ctk
     from .uiloader import register
 
@@ -42,6 +52,7 @@ def install() -> Any:
                 register(found)
     slicer.modules.segmenteditor = segmenteditor.SegmentEditorModule()
     slicer.qSlicerScriptedLoadableModuleWidget = modules.ScriptedWidget
+    slicer.qSlicerFileDialog = filedialog.qSlicerFileDialog
     slicer.qSlicerScriptedLoadableModule = modules.Module
     slicer.ScriptedLoadableModule, slicer.i18n = scripted.make_modules()
     for module in (slicer.ScriptedLoadableModule, slicer.i18n):

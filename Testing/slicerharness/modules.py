@@ -11,6 +11,7 @@ import slicer
 from PySide6 import QtCore
 from PySide6.QtCore import Signal
 
+from . import filedialog
 from .nodewidgets import qMRMLWidget
 from .pythonqt import PythonQtObject
 
@@ -122,4 +123,5 @@ def load_scripted(path: Path) -> Module:
     module = Module(name, path=path)
     setattr(slicer.modules, name.lower(), module)
     setattr(slicer.modules, f"{name}Instance", getattr(source, name)(module))
+    filedialog.register(source)
     return module

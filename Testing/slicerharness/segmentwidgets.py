@@ -13,6 +13,7 @@ from .nodewidgets import SCENE_SIGNAL, Observers, SceneFollower, qMRMLNodeComboB
 from .standin import stored, with_setters
 
 VISIBLE, COLOR, OPACITY, NAME = range(4)
+ROWS = QtCore.QItemSelectionModel.SelectionFlag.Select | QtCore.QItemSelectionModel.SelectionFlag.Rows
 SEGMENT_EVENTS = ("SegmentAdded", "SegmentRemoved", "SegmentModified", "SegmentsOrderModified")
 
 
@@ -70,8 +71,12 @@ class qMRMLSegmentsTableView(SceneFollower, QtWidgets.QWidget):
         self._table.selectionModel().selectionChanged.connect(self.selectionChanged)
         self._node: Any = None
         self._ids: list[str] = []
-        self._filling = False
+        self._filling = self._stale = False
         self._observers = Observers()
+        self._later = QtCore.QTimer(self)
+        self._later.setSingleShot(True)
+        self._later.setInterval(0)
+        self._later.timeout.connect(self._refresh)
 
     def setSegmentationNode(self, node: Any) -> None:
         self._observers.clear()
@@ -87,15 +92,19 @@ class qMRMLSegmentsTableView(SceneFollower, QtWidgets.QWidget):
         return self._node
 
     def segmentCount(self) -> int:
+        self._refresh()
         return len(self._ids)
 
     def selectedSegmentIDs(self) -> tuple[str, ...]:
+        self._refresh()
         return tuple(self._ids[index.row()] for index in self._table.selectionModel().selectedRows())
 
     def setSelectedSegmentIDs(self, segment_ids: Any) -> None:
+        self._refresh()
         self._table.clearSelection()
         for segment_id in segment_ids:
-            self._table.selectRow(self._ids.index(segment_id))
+            index = self._table.model().index(self._ids.index(segment_id), NAME)
+            self._table.selectionModel().select(index, ROWS)
 
     def clearSelection(self) -> None:
         self._table.clearSelection()
@@ -105,11 +114,19 @@ class qMRMLSegmentsTableView(SceneFollower, QtWidgets.QWidget):
         self._table.setSelectionMode(QtWidgets.QAbstractItemView.SelectionMode(self._mode))
 
     def _on_changed(self, *_event: Any) -> None:
+        """Many segments arrive together: the rows are made once, when Slicer is idle or somebody asks."""
         if not self._filling:
+            self._stale = True
+            self._later.start()
+
+    def _refresh(self) -> None:
+        if self._stale:
+            selected = [self._ids[index.row()] for index in self._table.selectionModel().selectedRows()]
             self._fill()
+            self.setSelectedSegmentIDs([segment_id for segment_id in selected if segment_id in self._ids])
 
     def _fill(self) -> None:
-        self._filling = True
+        self._filling, self._stale = True, False
         segmentation = self._node.GetSegmentation() if self._node is not None else None
         display = self._node.GetDisplayNode() if self._node is not None else None
         self._ids = list(segmentation.GetSegmentIDs()) if segmentation is not None else []

@@ -37,6 +37,11 @@ class WidgetTestCase(unittest.TestCase):
         self.show(representation)
         return representation.self()
 
+    def needMainWindow(self):
+        """Skip the case where Slicer was started with ``--no-main-window``: modules cannot be selected then."""
+        if slicer.util.mainWindow() is None:
+            self.skipTest("modules are selected in Slicer's main window, and this Slicer was started without one")
+
     def show(self, widget, width=480, height=800):
         """Show a widget like Slicer's module panel does; it is hidden again when the case ends."""
         widget.resize(width, height)
