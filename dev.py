@@ -19,6 +19,7 @@ VENV = ROOT / ".venv"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
 DEMO = ROOT / "demo"
+CASES = ROOT / "WholeBodyCSS" / "Testing" / "Python"
 
 RUN_EXTRAS: tuple[str, ...] = ()
 TEST_EXTRAS = ("test", "train", "openvino", "dicomseg")
@@ -114,7 +115,7 @@ def bench(rest: list[str]) -> None:
 
 
 def lists(_rest: list[str]) -> None:
-    """Write the lists of files in WholeBodyCSS/CMakeLists.txt anew, after files came or went."""
+    """Write the lists of files for CMake anew, after files of the module or its cases came or went."""
     module = ROOT / "WholeBodyCSS"
     scripts = ["WholeBodyCSS.py", *files_of(module, "WholeBodyCSSLib/**/*.py"), *files_of(module, "wbcss/**/*.py")]
     text = (module / "CMakeLists.txt").read_text(encoding="utf-8")
@@ -123,6 +124,9 @@ def lists(_rest: list[str]) -> None:
         end = text.index(")", begin)
         text = "".join((text[:begin], f"set(MODULE_PYTHON_{name}\n", *(f"  {file}\n" for file in listed), text[end:]))
     (module / "CMakeLists.txt").write_text(text, encoding="utf-8", newline="\n")
+    cases = "".join(f"slicer_add_python_unittest(SCRIPT {file.name})\n" for file in sorted(CASES.glob("*Test.py")))
+    text = f"# Each file of cases also runs outside Slicer: Testing/scene/test_widgets.py.\n{cases}"
+    (CASES / "CMakeLists.txt").write_text(text, encoding="utf-8", newline="\n")
 
 
 def files_of(folder: Path, pattern: str) -> list[str]:
