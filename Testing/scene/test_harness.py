@@ -10,7 +10,7 @@ import pytest
 import widget_hosts
 from project_tree import ROOT
 
-pytestmark = pytest.mark.scene
+pytestmark = [pytest.mark.scene, pytest.mark.timeout(600)]
 
 OWN_CASES = ROOT / "Testing" / "scene" / "harness_cases.py"
 FAKE_SLICER = """#!{python}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import widget_hosts
 
-pytestmark = pytest.mark.scene
+pytestmark = [pytest.mark.scene, pytest.mark.timeout(600)]  # the first case of a file waits for all of them
 
 CASES = [(file, case) for file in widget_hosts.case_files() for case in widget_hosts.cases_of(file)]
 

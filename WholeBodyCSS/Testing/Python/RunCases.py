@@ -70,7 +70,9 @@ def _name(test):
 def run(report, files):
     """Run every case of ``files``; 0 if all passed."""
     suite = unittest.TestSuite()
-    sys.path.insert(0, str(Path(__file__).resolve().parent))
+    here = Path(__file__).resolve().parent
+    sys.path.insert(0, str(here))
+    sys.path.append(str(here.parents[2] / "Testing"))  # tiny models and scans, where the checkout is whole
     for file in files:
         sys.path.insert(0, str(Path(file).resolve().parent))
         suite.addTests(unittest.defaultTestLoader.loadTestsFromName(Path(file).stem))
