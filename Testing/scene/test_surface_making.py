@@ -88,6 +88,7 @@ def test_a_large_organ_gets_few_triangles_and_keeps_its_shape(monkeypatch: pytes
     labels = _ball((81, 81, 81), center, radius)
     fine = _surface(labels, np.eye(4))
     monkeypatch.setattr(SurfaceMaking, "MAX_TRIANGLES", 4000)
+    monkeypatch.setattr(SurfaceMaking, "MAX_EDGE_MM", 10.0)
     coarse = _surface(labels, np.eye(4))
     assert coarse.GetNumberOfPolys() < 0.25 * fine.GetNumberOfPolys()
     assert coarse.GetNumberOfPolys() < 6000
@@ -100,6 +101,7 @@ def test_a_thin_organ_is_never_sampled_coarser_than_it_is_thick(monkeypatch: pyt
     from WholeBodyCSSLib import SurfaceMaking
 
     monkeypatch.setattr(SurfaceMaking, "MAX_TRIANGLES", 10)
+    monkeypatch.setattr(SurfaceMaking, "MAX_EDGE_MM", 10.0)
     sheet = np.zeros((40, 40, 9), dtype=np.uint16)
     sheet[2:-2, 2:-2, 4] = 7
     assert _volume(_surface(sheet, np.eye(4))) > 0.5 * 36 * 36
@@ -107,6 +109,8 @@ def test_a_thin_organ_is_never_sampled_coarser_than_it_is_thick(monkeypatch: pyt
     assert (i, j) == (6, 6)
     assert k == 2, "12 mm thick, 3 mm a slice: two blocks of two slices"
     assert SurfaceMaking.blockSize(1e4, 1.0, np.ones(3)) == (1, 1, 1)
+    monkeypatch.setattr(SurfaceMaking, "MAX_EDGE_MM", 2.5)
+    assert SurfaceMaking.blockSize(1e9, 100.0, np.array([0.5, 1.0, 3.0])) == (5, 2, 1), "2.5 mm, whatever the size"
 
 
 def test_an_organ_of_one_voxel_and_one_cut_off_by_the_scan_are_closed() -> None:

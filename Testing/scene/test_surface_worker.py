@@ -89,7 +89,7 @@ def test_a_file_that_is_no_surface_is_refused(tmp_path: Path) -> None:
     with pytest.raises(VolumeFileError, match=r"7\.vtp must be a surface, got no file"):
         readSurface(tmp_path / "7.vtp")
     (tmp_path / "8.vtp").write_text("no surface")
-    with pytest.raises(VolumeFileError, match=r"8\.vtp must be a surface"):
+    with pytest.raises(VolumeFileError, match=r"8\.vtp must hold a closed surface, got none"):
         readSurface(tmp_path / "8.vtp")
     writeSurface(tmp_path / "9.vtp", vtk.vtkPolyData())
     with pytest.raises(VolumeFileError, match=r"9\.vtp must hold a closed surface, got none"):

@@ -26,10 +26,10 @@ def writeSurface(path: Path, surface: Any) -> Path:
 
 def readSurface(path: Path) -> Any:
     """The vtkPolyData in ``path``. Raises VolumeFileError if there is none."""
+    if not path.is_file():
+        raise VolumeFileError(f"{path.name} must be a surface, got no file")
     reader = vtkXMLPolyDataReader()
     reader.SetFileName(str(path))
-    if not path.is_file() or not reader.CanReadFile(str(path)):
-        raise VolumeFileError(f"{path.name} must be a surface, got no file or another kind of file")
     reader.Update()
     surface = reader.GetOutput()
     if not surface.GetNumberOfPolys():

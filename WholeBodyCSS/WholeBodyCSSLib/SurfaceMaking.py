@@ -25,8 +25,11 @@ from vtkmodules.vtkFiltersCore import (
 
 from wbcss.volume import Affine
 
-MAX_TRIANGLES = 30_000
-"""About how many triangles an organ gets at most; thin ones, which no coarser block can hold, may get more."""
+MAX_TRIANGLES = 20_000
+"""About how many triangles an organ gets at most. Large ones get more, so that no detail is lost that anybody sees."""
+
+MAX_EDGE_MM = 2.5
+"""No surface is sampled coarser than this."""
 
 _ITERATIONS = 20
 _STRONG, _GENTLE = 0.02, 0.1
@@ -38,8 +41,8 @@ _THIN_VOXELS = 4.0
 _FEW_POINTS = 50
 """A surface this small (about ten voxels) has nothing but fine waves and would vanish."""
 
-_SURFACE_EDGE = 1.3
-"""Sides of voxels count an oblique surface larger than it is, by 1.5 for a sphere."""
+_TRIANGLES_PER_SIDE = 2.2
+"""Triangles of a contour for each side of a voxel that looks outward; measured on balls of any size."""
 
 Box = tuple[slice, ...]
 Voxels = npt.NDArray[Any]
@@ -112,9 +115,8 @@ def _extent(mask: Voxels, spacing_mm: Spacing) -> tuple[float, float]:
 
 def blockSize(area_mm2: float, thickness_mm: float, spacing_mm: Spacing) -> tuple[int, int, int]:
     """How many voxels make a block along i, j, k, so that triangles stay few and no thin part is lost."""
-    edge_mm = math.sqrt(2 * area_mm2 / _SURFACE_EDGE / MAX_TRIANGLES)
-    widest_mm = min(edge_mm, thickness_mm / 2)
-    i, j, k = (max(1, int(widest_mm / side_mm)) for side_mm in spacing_mm)
+    edge_mm = min(math.sqrt(_TRIANGLES_PER_SIDE * area_mm2 / MAX_TRIANGLES), MAX_EDGE_MM)
+    i, j, k = (max(1, min(round(edge_mm / side_mm), math.floor(thickness_mm / 2 / side_mm))) for side_mm in spacing_mm)
     return i, j, k
 
 
