@@ -101,7 +101,7 @@ def test_a_damaged_registry_is_named_with_the_engines_remedy() -> None:
     report = makeReport(diagnosis, dataclasses.replace(HOST, isOwnRegistry=True))
     (line,) = report.problems
     assert line.found == "your own registry: tasks/wholebody/1/decoder.safetensors is missing"
-    assert line.advice == "import the task again"
+    assert line.advice == "Import the task again"
 
 
 def test_no_write_access_is_a_note_because_segmenting_still_works() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from wbcss import storage
 from wbcss.errors import OutputError, RegistryError
 from wbcss.package import export_task, import_task
 from wbcss.registry import Registry
-from WholeBodyCSSLib.RegistryPlaces import RegistryPlaces
+from WholeBodyCSSLib.RegistryPlaces import RegistryPlaces, defaultOwnFolder
 from WholeBodyCSSLib.Settings import SHIPPED, Settings
 
 
@@ -46,6 +47,14 @@ def test_the_own_registry_begins_as_a_sound_copy_and_is_used_from_then_on(places
     publish(Registry(own), "cyst", {"x_cyst": 10000})
     assert Registry(places.shipped).fingerprint() == before
     assert places.writable() == own
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the folder is another one on each system")
+def test_the_default_folder_is_that_of_the_users_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    assert defaultOwnFolder() == tmp_path / "WholeBodyCSS" / "registry"
+    monkeypatch.delenv("XDG_DATA_HOME")
+    assert defaultOwnFolder() == Path.home() / ".local/share/WholeBodyCSS/registry"
 
 
 def test_the_user_may_go_back_to_the_shipped_one(shipped: Registry, tmp_path: Path) -> None:
@@ -106,6 +115,10 @@ def test_a_parent_that_is_a_file_is_explained(shipped: Registry, tmp_path: Path)
     places = RegistryPlaces(Settings(), lambda: tmp_path / "file" / "registry", shipped.root)
     with pytest.raises(OutputError, match="cannot make a folder for your own tasks"):
         places.writable()
+    places = RegistryPlaces(Settings(), lambda: tmp_path / "file", shipped.root)
+    with pytest.raises(OutputError, match="cannot make a folder for your own tasks"):
+        places.writable()
+    assert (tmp_path / "file").is_file()
 
 
 def test_two_slicers_that_make_it_at_once_end_with_one_registry(

@@ -114,7 +114,7 @@ def test_a_task_is_listed_with_its_card_its_size_and_its_state(manager: TaskMana
     assert row.card is not None
     assert (row.card.title, row.state, row.problem) == ("wholebody@1", "on", "")
     assert row.sizeBytes == shipped.task_weights(row.card).stat().st_size
-    assert sizeText(12_600_000) == "12.6 MB"
+    assert (sizeText(12_600_000), sizeText(4_321), sizeText(0)) == ("12.6 MB", "4 kB", "unknown")
 
 
 def test_the_card_is_shown_in_words(manager: TaskManager) -> None:
@@ -214,7 +214,7 @@ def test_importing_goes_into_the_own_registry_and_reports_the_task(
     assert ends.done == []
     runner.jobs[0].end = CommandEnd(exitCode=0, output={"task": "cyst", "version": 1, "organs": 1})
     manager.poll()
-    assert ends.done == ["cyst, version 1, is ready: 1 organs."]
+    assert ends.done == ["cyst, version 1, is ready. Organs: 1."]
     assert not manager.isBusy
 
 
@@ -299,7 +299,7 @@ def test_a_task_is_imported_exported_and_not_imported_twice(real: TaskManager, p
     ends = Ends(real)
     real.importPackage(package)
     _finish(real)
-    assert ends.done == ["cyst, version 1, is ready: 1 organs."]
+    assert ends.done == ["cyst, version 1, is ready. Organs: 1."]
     assert real.enabledTasks() == (WHOLE_BODY, TaskId("cyst"))
     target = tmp_path / "für Zürich"
     target.mkdir()
@@ -325,7 +325,7 @@ def test_an_update_is_published_beside_the_old_version(
     ends = Ends(real)
     real.update(row)
     _finish(real)
-    assert ends.done == ["wholebody, version 2, is ready: 2 organs."]
+    assert ends.done == ["wholebody, version 2, is ready. Organs: 2."]
     assert Registry(places.own).versions(WHOLE_BODY) == (1, 2)
     assert _row(real).update is None
 

@@ -83,7 +83,7 @@ def cardAsHtml(card: TaskCard, *, sizeText: str, encoderName: str, state: str) -
         parts.append(f"<p>{_escaped(validation.note)}</p>")
     names = ", ".join(organ.display_name for organ in card.organs)
     parts.append(f"<p><b>{_escaped(_('Organs ({count})').format(count=len(card.organs)))}</b>: {_escaped(names)}</p>")
-    if validation.organs:
+    if len(validation.organs) > 1:
         worst = _("Least well found")
         listed = "; ".join(f"{name} {dice:.2f}" for name, dice in _displayed(card, validation))
         parts.append(f"<p><b>{_escaped(worst)}</b> (Dice): {_escaped(listed)}</p>")

@@ -223,7 +223,8 @@ def _registryLines(registry: Mapping[str, Any], diagnosis: Mapping[str, Any], ho
     elif not host.missing:  # else it could not be read, and what is missing is on the list
         for problem in _registryProblems(diagnosis):
             found = f"{which}: {problem.get('what')}"
-            lines.append(Line(topic=_("Tasks"), found=found, state="bad", advice=str(problem.get("remedy") or "")))
+            remedy = str(problem.get("remedy") or "")
+            lines.append(Line(topic=_("Tasks"), found=found, state="bad", advice=remedy[:1].upper() + remedy[1:]))
     if not host.isOwnWritable:
         advice = _("Choose another folder for your own tasks in the application settings.")
         found = _("new tasks cannot be saved: the folder for them cannot be written")

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +31,15 @@ _LOG = logging.getLogger(__name__)
 
 
 def defaultOwnFolder() -> Path:
-    """Where the user's registry lies when Slicer names no other place."""
-    return Path.home() / "WholeBodyCSS" / "registry"
+    """Where the system wants a user's data: it outlives updates of Slicer and is not copied between computers."""
+    home = Path.home()
+    if os.name == "nt":
+        base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = home / "Library" / "Application Support"
+    else:
+        base = Path(os.environ.get("XDG_DATA_HOME") or home / ".local" / "share")
+    return base / "WholeBodyCSS" / "registry"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,12 +127,12 @@ class RegistryPlaces:
         problems = Registry(self.shipped).verify()
         if problems:
             raise RegistryError(f"the shipped registry must be sound, got: {problems[0]}; install the extension again")
-        if own.exists() and any(path.name != storage.LOCK_NAME for path in own.iterdir()):
-            raise OutputError(
-                f"the folder for your own tasks must be empty or a registry, got {own}; choose another one in the "
-                "application settings"
-            )
         with _reported(own):
+            if own.exists() and any(path.name != storage.LOCK_NAME for path in own.iterdir()):
+                raise OutputError(
+                    f"the folder for your own tasks must be empty or a registry, got {own}; choose another one in the "
+                    "application settings"
+                )
             own.parent.mkdir(parents=True, exist_ok=True)
             staging = storage.staging_path(own.parent)
             try:

@@ -241,7 +241,7 @@ class TaskManager:
     def _import(self, path: Path, own: Path) -> _Step:
         return _Step(
             ("tasks", "import", str(path), "--registry", str(own), "--json"),
-            lambda end: _("{task}, version {version}, is ready: {organs} organs.").format(
+            lambda end: _("{task}, version {version}, is ready. Organs: {organs}.").format(
                 task=end.output.get("task"), version=end.output.get("version"), organs=end.output.get("organs")
             ),
         )
@@ -278,7 +278,11 @@ def stateText(row: TaskRow) -> str:
 
 def sizeText(numBytes: int) -> str:
     """As in ``12.6 MB``."""
-    return _("{size} MB").format(size=f"{numBytes / 1e6:.1f}") if numBytes else _("unknown")
+    if not numBytes:
+        return _("unknown")
+    if numBytes < 100_000:
+        return _("{size} kB").format(size=round(numBytes / 1000))
+    return _("{size} MB").format(size=f"{numBytes / 1e6:.1f}")
 
 
 def cardlessText(row: TaskRow) -> str:
