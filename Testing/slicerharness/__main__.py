@@ -19,26 +19,26 @@ def main() -> int:
     try:
         from . import errors, install, load_module
 
-        install()
+        application = install().app
     except ImportError as error:
         sys.stderr.write(f"the harness cannot start: {error}\n")
         return CANNOT_START
     script, sys.argv = Path(sys.argv[1]).resolve(), sys.argv[1:]
     sys.path.insert(0, str(script.parent))
-    load_module()
     try:
+        load_module()
         runpy.run_path(str(script), run_name="__main__")
+        application.moduleManager().unload()
     except SystemExit as ended:
         if ended.code:
             return ended.code if isinstance(ended.code, int) else 1
-    import slicer
-
-    if slicer.app._exit_code:
-        return int(slicer.app._exit_code)
+    finally:
+        application.remove_temporary_files()
+    if application.exit_code:
+        return application.exit_code
     if errors:
-        sys.stderr.write(
-            f"{len(errors)} exceptions were swallowed by Qt or VTK; the last: {errors[-1].splitlines()[-1]}\n"
-        )
+        last = errors[-1].splitlines()[-1]
+        sys.stderr.write(f"{len(errors)} exceptions were swallowed by Qt or VTK; the last: {last}\n")
         return SWALLOWED
     return 0
 

@@ -37,7 +37,7 @@ class Application(PythonQtObject, QtWidgets.QApplication):
         self._layout = LayoutManager(scene, logic)
         self._io = CoreIOManager()
         self._dialog: Any = None
-        self._exit_code = 0
+        self.exit_code = 0
         self._options = types.SimpleNamespace(runPythonAndExit=False, noMainWindow=False)
 
     def _isolate_settings(self) -> None:
@@ -48,6 +48,10 @@ class Application(PythonQtObject, QtWidgets.QApplication):
         settings.setDefaultFormat(settings.Format.IniFormat)
         for scope in (settings.Scope.UserScope, settings.Scope.SystemScope):
             settings.setPath(settings.Format.IniFormat, scope, self._folder.name)
+
+    def remove_temporary_files(self) -> None:
+        """The process ends without Python's own cleaning up."""
+        self._folder.cleanup()
 
     @property
     def temporaryPath(self) -> str:
@@ -106,7 +110,7 @@ class Application(PythonQtObject, QtWidgets.QApplication):
 
     def exit(self, code: int = 0) -> None:
         """Remembered for the end of the script, which goes on until then as it does in Slicer."""
-        self._exit_code = int(code)
+        self.exit_code = int(code)
 
     def commandOptions(self) -> types.SimpleNamespace:
         return self._options

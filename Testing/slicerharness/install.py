@@ -9,7 +9,7 @@ import types
 from pathlib import Path
 from typing import Any
 
-from .recorder import catch_exception
+from .recorder import catch_exception, catch_in_thread
 
 MODULE_FILE = Path(__file__).resolve().parents[2] / "WholeBodyCSS" / "WholeBodyCSS.py"
 
@@ -62,7 +62,7 @@ def install() -> Any:
     slicer.util.delayDisplay = _delay_display
     slicer.app.window = application.MainWindow()
     sys.excepthook = catch_exception
-    threading.excepthook = lambda found: catch_exception(found.exc_type, found.exc_value, found.exc_traceback)
+    threading.excepthook = catch_in_thread
     return slicer
 
 

@@ -31,6 +31,12 @@ class ModuleManager(PythonQtObject, QtCore.QObject):
     def loadedModuleNames(self) -> tuple[str, ...]:
         return tuple(module.name for module in vars(slicer.modules).values() if isinstance(module, Module))
 
+    def unload(self) -> None:
+        """What the application does at its end: panels clean up."""
+        for module in [module for module in vars(slicer.modules).values() if isinstance(module, Module)]:
+            self.moduleAboutToBeUnloaded.emit(module.name)
+            module.unload()
+
     def isLoaded(self, name: str) -> bool:
         return self.module(name) is not None
 
@@ -70,6 +76,10 @@ class Module:
     def leave(self) -> None:
         if self._representation is not None:
             self._representation.exit()
+
+    def unload(self) -> None:
+        if self._representation is not None:
+            self._representation.self().cleanup()
 
 
 class ScriptedWidget(qMRMLWidget):

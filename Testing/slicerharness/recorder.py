@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import traceback
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -28,3 +29,9 @@ def catch_exception(kind: type[BaseException], error: BaseException, trace: Trac
     """``sys.excepthook``: an exception in a slot is printed, remembered, and the click returns."""
     errors.append("".join(traceback.format_exception(kind, error, trace)))
     sys.__excepthook__(kind, error, trace)
+
+
+def catch_in_thread(found: threading.ExceptHookArgs) -> None:
+    """``threading.excepthook``: a thread that died of an exception is one that nobody heard of."""
+    if found.exc_value is not None:
+        catch_exception(found.exc_type, found.exc_value, found.exc_traceback)

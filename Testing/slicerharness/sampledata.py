@@ -22,6 +22,7 @@ class SampleDataSource:
     loadFiles: Any
     checksums: Any
     sampleDescription: str | None = None
+    customDownloader: Any = None
 
 
 class SampleDataLogic:
@@ -41,7 +42,6 @@ class SampleDataLogic:
         checksums: Any = None,
         sampleDescription: str | None = None,
     ) -> None:
-        del customDownloader
         source = SampleDataSource(
             sampleName=sampleName or "",
             uris=uris,
@@ -52,6 +52,7 @@ class SampleDataLogic:
             loadFiles=loadFiles,
             checksums=checksums,
             sampleDescription=sampleDescription,
+            customDownloader=customDownloader,
         )
         slicer.modules.sampleDataSources.setdefault(category, []).append(source)
 
