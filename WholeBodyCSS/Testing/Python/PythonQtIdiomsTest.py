@@ -28,6 +28,14 @@ VALUES = (
     ("a current index is a value", lambda: qt.QTabWidget().currentIndex, -1),
     ("the text of an item is a method", lambda: qt.QTreeWidgetItem(["a"]).text(0), "a"),
     ("children are a tuple", lambda: type(qt.QWidget().findChildren(qt.QPushButton)), tuple),
+    ("a bar keeps its value", lambda: assigned(qt.QProgressBar(), "value", 40), 40),
+    ("a bar without end has no range", lambda: assigned(qt.QProgressBar(), "maximum", 0), 0),
+    ("rows of a list are counted by a value", lambda: qt.QListWidget().count, 0),
+    ("no row of a list is current", lambda: qt.QListWidget().currentRow, -1),
+    ("a plain text is a value", lambda: assigned(qt.QPlainTextEdit(), "plainText", "a"), "a"),
+    ("a text can be read only", lambda: assigned(qt.QPlainTextEdit(), "readOnly", True), True),
+    ("a timer has an interval", lambda: assigned(qt.QTimer(), "interval", 100), 100),
+    ("a timer is active or not", lambda: qt.QTimer().active, False),
     ("pages are counted by a value", lambda: qt.QStackedWidget().count, 0),
 )
 REFUSED = (
@@ -106,6 +114,51 @@ class PythonQtIdiomsTest(WidgetTestCase):
         self.assertEqual(organ.checkState(0), qt.Qt.Checked)
         self.assertEqual(tree.topLevelItem(0).child(0).data(0, qt.Qt.UserRole), "liver")
         self.assertEqual((tree.topLevelItemCount, group.childCount()), (1, 1))
+
+    def test_aModelKeepsCheckStates(self):
+        model, changed = qt.QStandardItemModel(), []
+        item = qt.QStandardItem("Liver")
+        item.setCheckable(True)
+        model.appendRow(item)
+        model.connect("itemChanged(QStandardItem*)", lambda changedItem: changed.append(changedItem.text()))
+        item.setCheckState(qt.Qt.Checked)
+        view = qt.QTreeView()
+        view.setModel(model)
+        self.assertEqual(changed, ["Liver"])
+        self.assertEqual(model.rowCount(), 1)
+
+    def test_pagesAndTabsTellWhichIsShown(self):
+        tabs, pages, shown = qt.QTabWidget(), qt.QStackedWidget(), []
+        for name in ("one", "two"):
+            tabs.addTab(qt.QWidget(), name)
+            pages.addWidget(qt.QWidget())
+        tabs.connect("currentChanged(int)", shown.append)
+        pages.connect("currentChanged(int)", shown.append)
+        tabs.currentIndex = pages.currentIndex = 1
+        self.assertEqual(shown, [1, 1])
+
+    def test_cellsOfATableHoldTextAndData(self):
+        table, edited = qt.QTableWidget(1, 2), []
+        table.setHorizontalHeaderLabels(["Organ", "ml"])
+        item = qt.QTableWidgetItem("Liver")
+        item.setData(qt.Qt.UserRole, 5)
+        table.setItem(0, 0, item)
+        table.connect("cellChanged(int,int)", lambda row, column: edited.append((row, column)))
+        item.setText("Spleen")
+        self.assertEqual((table.item(0, 0).text(), table.item(0, 0).data(qt.Qt.UserRole)), ("Spleen", 5))
+        self.assertEqual(edited, [(0, 0)])
+
+    def test_aLabelShowsAPicture(self):
+        label, picture = qt.QLabel(), qt.QPixmap(4, 3)
+        picture.fill(qt.QColor(255, 0, 0))
+        label.setPixmap(picture)
+        self.assertEqual((label.pixmap.width(), label.pixmap.height()), (4, 3))
+
+    def test_aButtonMadeByQtCanBeConnected(self):
+        box, clicked = qt.QDialogButtonBox(qt.QDialogButtonBox.Ok), []
+        box.button(qt.QDialogButtonBox.Ok).connect("clicked()", lambda: clicked.append("ok"))
+        box.button(qt.QDialogButtonBox.Ok).click()
+        self.assertEqual(clicked, ["ok"])
 
     def test_aHeaderMadeByQtCanBeConnected(self):
         table, clicked = qt.QTableWidget(1, 2), []

@@ -138,7 +138,18 @@ class SlicerWidgetsTest(WidgetTestCase):
             again.registerProperty("WholeBodyCSS/statistics", other, "checked", str(qt.SIGNAL("toggled(bool)")))
             self.assertEqual(other.checked, expected)
 
+    def test_registeredSampleDataIsListed(self):
+        import SampleData
+
+        SampleData.SampleDataLogic.registerCustomSampleDataSource(
+            category="SlicerWidgetsTest", sampleName="CT", uris="https://example.org/ct.nrrd", fileNames="ct.nrrd",
+            nodeNames="CT", checksums="SHA256:00",
+        )  # fmt: skip
+        sources = slicer.modules.sampleDataSources.pop("SlicerWidgetsTest")
+        self.assertEqual([source.sampleName for source in sources], ["CT"])
+
     def test_slicesJumpToAPoint(self):
+        self.needMainWindow()
         slicer.modules.markups.logic().JumpSlicesToLocation(4.0, 5.0, 6.0, True)
         views = slicer.app.layoutManager()
         offsets = [views.sliceWidget(name).mrmlSliceNode().GetSliceOffset() for name in ("Red", "Yellow", "Green")]

@@ -38,9 +38,9 @@ class WidgetTestCase(unittest.TestCase):
         return representation.self()
 
     def needMainWindow(self):
-        """Skip the case where Slicer was started with ``--no-main-window``: modules cannot be selected then."""
+        """Skip the case in a Slicer without main window: nothing selects modules or lays out views there."""
         if slicer.util.mainWindow() is None:
-            self.skipTest("modules are selected in Slicer's main window, and this Slicer was started without one")
+            self.skipTest("Slicer was started with --no-main-window; CTest runs this case with one")
 
     def show(self, widget, width=480, height=800):
         """Show a widget like Slicer's module panel does; it is hidden again when the case ends."""
