@@ -1,5 +1,8 @@
 """WholeBodyCSS: segment the whole body in CT. Entry of the Slicer module; everything but the shell is elsewhere."""
 
+import sys
+from pathlib import Path
+
 import qt
 import slicer
 from slicer.i18n import tr as _
@@ -12,12 +15,19 @@ from slicer.ScriptedLoadableModule import (
 )
 from slicer.util import VTKObservationMixin
 
-from WholeBodyCSSLib import Dependencies
-from WholeBodyCSSLib.EngineProcess import EngineProcess
-from WholeBodyCSSLib.SceneBridge import SceneBridge
-from WholeBodyCSSLib.SegmentLogic import SegmentLogic
+if slicer.util.settingsValue("Developer/DeveloperMode", False, converter=slicer.util.toBool):
+    # The button Reload reads this file anew; without this the packages beside it would stay as they were.
+    for _name in [name for name in sys.modules if name.split(".")[0] in ("WholeBodyCSSLib", "wbcss")]:
+        del sys.modules[_name]
 
-POLL_INTERVAL_MS = 100
+from WholeBodyCSSLib import Dependencies
+from WholeBodyCSSLib.ModuleLogic import ModuleLogic
+from WholeBodyCSSLib.Panels.ModulePages import ModulePages
+from WholeBodyCSSLib.Panels.PackageDrop import WholeBodyCSSFileDialog  # noqa: F401 -- Slicer finds it by its name
+from WholeBodyCSSLib.Panels.SampleDataSources import SampleDataSources
+from WholeBodyCSSLib.Panels.SettingsPanel import SettingsPanel
+from WholeBodyCSSLib.RegistryPlaces import RegistryPlaces
+from WholeBodyCSSLib.Settings import Settings
 
 
 class WholeBodyCSS(ScriptedLoadableModule):
@@ -36,15 +46,26 @@ class WholeBodyCSS(ScriptedLoadableModule):
         self.parent.acknowledgementText = _(
             "Weights derived from BodyParts3D, (c) The Database Center for Life Science, CC BY-SA 2.1 Japan."
         )
+        slicer.app.connect("startupCompleted()", self.onStarted)
+
+    def onStarted(self):
+        """Offer the sample scans and the page of preferences; nothing is drawn, loaded or installed."""
+        self.samples = SampleDataSources()
+        self.samples.register()
+        if not slicer.app.commandOptions().noMainWindow:
+            settings = Settings(qt.QSettings())
+            self.settingsPanel = SettingsPanel(slicer.util.loadUI, settings, RegistryPlaces(settings))
+            self.settingsPanel.addToDialog()
 
 
 class WholeBodyCSSWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
-    """The panel. A slot reads what the user chose, calls the logic and shows what came."""
+    """The shell: tells the pages what happens to the module and to the scene."""
 
     def __init__(self, parent=None):
         ScriptedLoadableModuleWidget.__init__(self, parent)
         VTKObservationMixin.__init__(self)
         self.logic = None
+        self.pages = None
 
     def setup(self):
         ScriptedLoadableModuleWidget.setup(self)
@@ -52,93 +73,56 @@ class WholeBodyCSSWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.layout.addWidget(uiWidget)
         self.ui = slicer.util.childWidgetVariables(uiWidget)
         uiWidget.setMRMLScene(slicer.mrmlScene)
-
         self.logic = WholeBodyCSSLogic()
-        self.logic.segmenting.onProgress = self.onProgress
-        self.logic.segmenting.onFinished = self.onFinished
-        self.logic.segmenting.onFailed = self.onFailed
-        self.timer = qt.QTimer()
-        self.timer.setInterval(POLL_INTERVAL_MS)
-        self.timer.connect("timeout()", self.onTimer)
-        self.ui.segmentButton.connect("clicked(bool)", self.onSegment)
-        self.ui.cancelButton.connect("clicked(bool)", self.onCancel)
-        self.ui.inputSelector.connect("currentNodeChanged(vtkMRMLNode*)", self.showState)
-        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneClosing)
-        self.showState()
+        self.pages = ModulePages(self.ui.pages, slicer.util.loadUI, self.logic, self.ensure)
+        scene = slicer.mrmlScene
+        self.addObserver(scene, scene.StartCloseEvent, self.onSceneClosing)
+        self.addObserver(scene, scene.EndCloseEvent, self.onSceneClosed)
 
     def cleanup(self):
-        self.timer.stop()
         self.removeObservers()
-        self.logic.segmenting.close()
+        if self.pages is not None:
+            self.pages.cleanup()
+
+    def enter(self):
+        self.pages.enter()
+
+    def exit(self):
+        self.pages.exit()
 
     def onSceneClosing(self, _caller, _event):
-        self.timer.stop()
-        self.logic.segmenting.close()
-        self.showState()
+        self.pages.onSceneClosing()
 
-    def onSegment(self, _checked=False):
-        with slicer.util.tryWithErrorDisplay(_("The volume cannot be segmented.")):
-            Dependencies.ensure(slicer, self.resourcePath("requirements.txt"))
-            self.logic.segmenting.start(self.ui.inputSelector.currentNode())
-            self.ui.statusLabel.text = _("Starting ...")
-            self.timer.start()
-        self.showState()
+    def onSceneClosed(self, _caller, _event):
+        self.pages.onSceneClosed()
 
-    def onCancel(self, _checked=False):
-        self.ui.statusLabel.text = _("Cancelling ...")
-        with slicer.util.tryWithErrorDisplay(_("The segmentation cannot be cancelled.")):
-            self.logic.segmenting.cancel()
+    def ensure(self):
+        """Install what is missing, after asking. Raises RunError, or Cancelled if the user declined."""
+        Dependencies.ensure(slicer, self.resourcePath("requirements.txt"), self.logic.settings)
 
-    def onTimer(self):
-        self.logic.segmenting.poll()
-
-    def onProgress(self, fraction, stage, remaining_s):
-        self.ui.progressBar.value = int(100 * fraction)
-        left = _(", about {seconds} s left").format(seconds=round(remaining_s)) if remaining_s is not None else ""
-        self.ui.statusLabel.text = stage + left
-
-    def onFinished(self, segmentationNode, warnings):
-        count = segmentationNode.GetSegmentation().GetNumberOfSegments()
-        self.onEnded("\n".join((_("Organs found: {count}").format(count=count), *warnings)))
-
-    def onFailed(self, message):
-        self.onEnded(message or _("Cancelled; the scene is unchanged."))
-        if message:
-            slicer.util.errorDisplay(message)
-
-    def onEnded(self, message):
-        self.timer.stop()
-        self.ui.statusLabel.text = message
-        self.showState()
-
-    def showState(self, _node=None):
-        running, volumeNode = self.logic.segmenting.isRunning, self.ui.inputSelector.currentNode()
-        self.ui.segmentButton.enabled = volumeNode is not None and not running
-        self.ui.segmentButton.toolTip = _("Segment every organ") if volumeNode else _("Choose a CT volume first")
-        self.ui.cancelButton.enabled = running
-        self.ui.inputSelector.enabled = not running
-        self.ui.progressBar.visible = running
-        if not running:
-            self.ui.progressBar.value = 0
+    def importPackage(self, path):
+        """Import a task package that was dropped onto Slicer."""
+        self.pages.importPackages([Path(path)])
 
 
-class WholeBodyCSSLogic(ScriptedLoadableModuleLogic):
-    """Usable without the panel: ``logic.segmenting.start(volumeNode)``, then ``poll`` until it has ended."""
+class WholeBodyCSSLogic(ScriptedLoadableModuleLogic, ModuleLogic):
+    """Usable without the panel: ``logic.segment(node)``, then ``logic.queue.poll()`` while ``logic.queue.isRunning``."""
 
     def __init__(self):
         ScriptedLoadableModuleLogic.__init__(self)
-        self.segmenting = SegmentLogic(EngineProcess(), SceneBridge())
+        ModuleLogic.__init__(self, Settings(qt.QSettings()))
 
 
 class WholeBodyCSSTest(ScriptedLoadableModuleTest):
-    """What the Reload and Test button runs: all that needs no torch. The worker's case is in Testing/Python."""
+    """What the button Reload and Test runs: what needs no torch. All other cases are in Testing/Python."""
 
     def runTest(self):
         slicer.mrmlScene.Clear()
         self.test_theButtonNeedsAVolume()
 
     def test_theButtonNeedsAVolume(self):
-        widget = slicer.modules.wholebodycss.widgetRepresentation().self()
-        self.assertFalse(widget.ui.segmentButton.enabled)
-        widget.ui.inputSelector.setCurrentNode(slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode"))
-        self.assertTrue(widget.ui.segmentButton.enabled)
+        panel = slicer.modules.wholebodycss.widgetRepresentation().self().pages.segment
+        panel.enter()
+        self.assertFalse(panel.ui.segmentButton.enabled)
+        panel.ui.inputSelector.setCurrentNode(slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode"))
+        self.assertTrue(panel.ui.segmentButton.enabled)

@@ -85,6 +85,7 @@ class Settings:
         show3D: Whether results are shown in 3D by themselves.
         keepWorkerWarm: Whether the segmentation process stays, with its model loaded, between runs.
         caseFolder: Where accepted corrections are kept for the next enrolment; empty until one is chosen.
+        runTimes: What segmentations took on this machine, as ``TimeEstimate`` writes it.
         resumeInstallation: Set while packages are installed, so that an interrupted installation is noticed.
     """
 
@@ -95,6 +96,7 @@ class Settings:
     show3D = Preference("show3D", True)
     keepWorkerWarm = Preference("keepWorkerWarm", True)
     caseFolder = Preference("caseFolder", "")
+    runTimes = Preference("runTimes", "")
     resumeInstallation = Preference("resumeInstallation", False)
 
     def __init__(self, store: StoreProtocol | None = None) -> None:

@@ -19,20 +19,20 @@ class WholeBodyCSSModuleTest(unittest.TestCase):
         volumeNode = slicer.util.addVolumeFromArray(hounsfield_kji, name="water in air")
         volumeNode.SetSpacing(3.0, 3.0, 3.0)
 
-        logic, found, failures = WholeBodyCSSLogic(), [], []
-        logic.segmenting.onFinished = lambda segmentationNode, warnings: found.append(segmentationNode)
-        logic.segmenting.onFailed = failures.append
-        logic.segmenting.start(volumeNode)
+        logic = WholeBodyCSSLogic()
+        self.addCleanup(logic.close)
+        logic.segment(volumeNode)
         deadline = time.monotonic() + TIMEOUT_S
-        while logic.segmenting.isRunning and time.monotonic() < deadline:
+        while logic.queue.isRunning and time.monotonic() < deadline:
             slicer.app.processEvents()
-            logic.segmenting.poll()
+            logic.queue.poll()
             time.sleep(0.05)
-        logic.segmenting.close()
+        failures = [row.message for row in logic.queue.rows if row.status.value == "failed"]
+        found = logic.results.resultOf(volumeNode)
 
         self.assertEqual(failures, [])
-        self.assertEqual(len(found), 1)
-        self.assertEqual(found[0].GetNodeReferenceID("referenceImageGeometryRef"), volumeNode.GetID())
+        self.assertIsNotNone(found)
+        self.assertEqual(found.GetNodeReferenceID("referenceImageGeometryRef"), volumeNode.GetID())
 
 
 if __name__ == "__main__":
