@@ -44,7 +44,7 @@ def test_a_sound_installation_is_ready() -> None:
     assert _line(report, "Device").found == "cuda:0, because it is the first CUDA device"
     assert _line(report, "cuda:0").found == "A card, 7.0 GB of 8.0 GB free"
     assert _line(report, "Memory").found == "8.0 GB of 16.0 GB free"
-    assert _line(report, "Tasks").found == "shipped registry: 1 tasks, 139 organs, every file as published"
+    assert _line(report, "Tasks").found == "Shipped registry: every file as published; tasks: 1, organs: 139"
 
 
 def test_without_a_card_the_processor_is_used_and_the_cost_is_told() -> None:
@@ -100,7 +100,7 @@ def test_a_damaged_registry_is_named_with_the_engines_remedy() -> None:
     diagnosis = {**SOUND, "registry": {**SOUND["registry"], "sound": False}, "problems": problems}
     report = makeReport(diagnosis, dataclasses.replace(HOST, isOwnRegistry=True))
     (line,) = report.problems
-    assert line.found == "your own registry: tasks/wholebody/1/decoder.safetensors is missing"
+    assert line.found == "Your own registry: tasks/wholebody/1/decoder.safetensors is missing"
     assert line.advice == "Import the task again"
 
 
@@ -240,6 +240,6 @@ def test_the_real_engine_is_understood(places: RegistryPlaces) -> None:
         check.poll()
         time.sleep(0.02)
     report = reports[0]
-    assert _line(report, "Tasks").found == "shipped registry: 1 tasks, 2 organs, every file as published"
+    assert _line(report, "Tasks").found == "Shipped registry: every file as published; tasks: 1, organs: 2"
     assert _line(report, "Device").state in ("good", "note")
     assert str(Path.home()) not in report.text()

@@ -212,11 +212,11 @@ def _roomLine(topic: str, found: str, freeMib: object, neededMib: int | None, ad
 
 
 def _registryLines(registry: Mapping[str, Any], diagnosis: Mapping[str, Any], host: Host) -> list[Line]:
-    which = _("your own registry") if host.isOwnRegistry else _("shipped registry")
+    which = _("Your own registry") if host.isOwnRegistry else _("Shipped registry")
     lines = []
     tasks = registry.get("tasks") or []
     if registry.get("sound"):
-        found = _("{which}: {tasks} tasks, {organs} organs, every file as published").format(
+        found = _("{which}: every file as published; tasks: {tasks}, organs: {organs}").format(
             which=which, tasks=len(tasks), organs=registry.get("organs", 0)
         )
         lines.append(Line(topic=_("Tasks"), found=found, state="good" if tasks else "bad"))

@@ -104,9 +104,8 @@ class DoctorPanel:
         for number, line in enumerate(report.lines):
             topic, found = qt.QTableWidgetItem(line.topic), qt.QTableWidgetItem(_text(line))
             topic.setIcon(statusIcon(table, line.state))
-            for column, item in enumerate((topic, found)):
-                item.setTextAlignment(qt.Qt.AlignLeft | qt.Qt.AlignTop)
-                table.setItem(number, column, item)
+            table.setItem(number, 0, topic)
+            table.setItem(number, 1, found)
         table.resizeColumnToContents(0)
         table.resizeRowsToContents()
         for number in range(len(report.lines)):

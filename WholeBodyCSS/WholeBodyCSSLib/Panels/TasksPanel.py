@@ -55,7 +55,6 @@ class TasksPanel:
         self.ui.retireButton.connect("clicked(bool)", self.onRetire)
         self.ui.verifyButton.connect("clicked(bool)", self.onVerify)
         self.ui.cancelButton.connect("clicked(bool)", self.onCancel)
-        self.ui.taskTable.horizontalHeader().setStretchLastSection(True)
         self._say("")
         self.refresh()
 
@@ -194,7 +193,10 @@ class TasksPanel:
             if canSwitch:
                 first.setFlags(first.flags() | qt.Qt.ItemIsUserCheckable)
                 first.setCheckState(qt.Qt.Checked if row.state == "on" else qt.Qt.Unchecked)
+        # Fitting the columns would take the stretch of the last one back.
+        table.horizontalHeader().setStretchLastSection(False)
         table.resizeColumnsToContents()
+        table.horizontalHeader().setStretchLastSection(True)
 
     def _selected(self) -> TaskRow | None:
         number = self.ui.taskTable.currentRow()
