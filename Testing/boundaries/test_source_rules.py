@@ -17,8 +17,8 @@ BANNED_IMPORTS = {"pickle", "cPickle", "dill", "joblib", "shelve", "marshal", "c
 # The slicer-core wheel flattens slicer.util into slicer; 3D Slicer does not. These exist in both.
 SLICER_NAMES = re.compile(r"util|mrmlScene|modules|app|packaging|i18n|ScriptedLoadableModule|vtk\w+|qMRML\w+")
 ARRAY_FILES = {
-    "CaseFolder.py", "LabelReader.py", "OrganSegments.py", "SceneBridge.py", "SceneGeometry.py", "SurfaceFiles.py",
-    "SurfaceMaking.py", "SurfaceWorker.py", "Surfaces.py",
+    "CaseExport.py", "CaseFolder.py", "LabelReader.py", "OrganSegments.py", "SceneBridge.py", "SceneGeometry.py",
+    "SurfaceFiles.py", "SurfaceMaking.py", "SurfaceWorker.py", "Surfaces.py",
 }  # fmt: skip
 """The files of the Slicer room between MRML and arrays; all others are plain logic or plain Qt."""
 PATIENT_WORDS = {

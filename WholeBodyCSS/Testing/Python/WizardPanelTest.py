@@ -1,0 +1,331 @@
+"""The wizard *Add an organ* as a user meets it, on a back end that is played by files and ready answers."""
+
+import json
+import tempfile
+import unittest
+from pathlib import Path
+from unittest import mock
+
+import qt
+import slicer
+from WidgetTesting import WidgetTestCase
+
+from WholeBodyCSSLib.EnrollLogic import EnrollLogic
+from WholeBodyCSSLib.EnrollScene import EnrollScene
+from WholeBodyCSSLib.Panels.WizardPanel import CASES, PUBLISH, RESULT, WizardPanel
+from WholeBodyCSSLib.RunWatcher import RunState
+from WholeBodyCSSLib.Settings import Settings
+from WholeBodyCSSLib.TrainProcess import OUTPUT, JobEnd
+
+TITLES = ["ct_a.nii.gz", "ct_b.nii.gz", "ct_c.nii.gz", "ct_d.nii.gz"]
+NAMES = {
+    "format": "wbcss-case-names",
+    "cases": TITLES,
+    "names": [
+        {"name": "Kidney_L", "cases": 4, "organ": "kidney_left", "near": [], "new": False},
+        {"name": "Livr", "cases": 1, "organ": None, "near": ["liver", "spleen"], "new": False},
+        {"name": "GTV", "cases": 4, "organ": None, "near": [], "new": False},
+    ],
+}
+SHIFTED = "image and labels of a case must share a grid, got corners 0.12 voxels apart (the labels)"
+PIECES = "liver should be in one piece, got 14 pieces, the largest with 61% of its voxels; check for strayed voxels"
+SHARES = {
+    "errors": [{"kind": "labels_shifted", "case": 2, "organ": None, "message": SHIFTED}],
+    "warnings": [{"kind": "organ_in_pieces", "case": 3, "organ": "liver", "message": PIECES}],
+}
+REPORT = {
+    "task": "gtv@1",
+    "published": False,
+    "unchanged": ["wholebody@1", "headneck@2"],
+    "unchanged_organs": 143,
+    "validation": {
+        "cases": 2,
+        "note": "2 held-out cases only: the intervals are rough and probably too narrow",
+        "organs": {
+            "kidney_left": {
+                "count": 2, "dice": 0.912, "hd95_mm": 3.4, "surface_dice": 0.944, "dice_ci95": [0.89, 0.93]
+            },
+            "gtv": {"count": 1, "dice": 0.631, "hd95_mm": 11.2, "surface_dice": 0.58, "dice_ci95": None},
+        },
+        "scores": [
+            {"number": 1, "organs": {"kidney_left": {"dice": 0.93, "hd95_mm": 2.9, "surface_dice": 0.95}}},
+            {"number": 2, "organs": {"gtv": {"dice": 0.631, "hd95_mm": 11.2, "surface_dice": 0.58}}},
+        ],
+    },
+}  # fmt: skip
+
+
+class ReadyJob:
+    """A job that has ended before anybody asks."""
+
+    progress = (1.0, "done")
+
+    def __init__(self, end):
+        self.end = end
+
+    def poll(self):
+        return self.end
+
+    def cancel(self):
+        self.end = JobEnd(exitCode=130)
+
+
+class BackEnd:
+    """Answers commands; ``isShifted`` until the user has joined the grids."""
+
+    def __init__(self):
+        self.commands = []
+        self.exitCode = None
+
+    def job(self, arguments):
+        self.commands.append(list(arguments))
+        if "--names" in arguments:
+            return ReadyJob(JobEnd(exitCode=0, lines=(NAMES,)))
+        if "--dry-run" in arguments:
+            stages = {"encode": 190.0, "train": 1460.0, "validate": 130.0}
+            facts = {"estimate_s": stages, "steps": 1500, "disk_bytes": 3 << 30, "memory_bytes": 5 << 30}
+            return ReadyJob(JobEnd(exitCode=0, lines=(facts,)))
+        report = {"format": "wbcss-case-check", "errors": [], "warnings": []}
+        if "--same-grid" not in arguments:
+            report |= SHARES
+        roles = {"cases": [{"title": t, "held_out": n == 3} for n, t in enumerate(TITLES)]}
+        return ReadyJob(JobEnd(exitCode=2 if report["errors"] else 0, lines=(roles, report)))
+
+    def run(self, arguments, folder):
+        self.commands.append(list(arguments))
+        self.folder = folder
+        self.exitCode = None
+        return self
+
+    def kill(self):
+        self.exitCode = -9
+
+    def tell(self, fraction, stage):
+        with (self.folder / OUTPUT).open("a") as file:
+            file.write(json.dumps({"fraction": fraction, "stage": stage}) + "\n")
+
+    def write(self, name, values):
+        path = self.folder / "run" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(values))
+
+    def finish(self, **changes):
+        """What a run leaves that has passed its proof."""
+        self.write("report.json", {**REPORT, **changes})
+        self.write("validation.json", {"overlays": ["case_2.png"]})
+        (self.folder / "run" / "overlays").mkdir(exist_ok=True)
+        picture = qt.QPixmap(720, 300)
+        picture.fill(qt.QColor(60, 70, 80))
+        picture.save(str(self.folder / "run" / "overlays" / "case_2.png"))
+        self.write("state.json", {"state": "finished", "message": ""})
+        self.exitCode = 0
+
+
+class WizardPanelTest(WidgetTestCase):
+    def setUp(self):
+        super().setUp()
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+        self.backEnd = BackEnd()
+        self.settings = Settings()
+
+    def open(self):
+        """A wizard of its own, as after a start of Slicer."""
+        logic = EnrollLogic(
+            self.settings,
+            registry=lambda: self.folder / "registry",
+            base=lambda: self.folder / "work",
+            jobs=self.backEnd.job,
+            runs=self.backEnd.run,
+        )
+        panel = WizardPanel(
+            slicer.util.loadUI, logic, EnrollScene(mock.Mock()), tasks=lambda: ("wholebody", "headneck")
+        )
+        self.addCleanup(panel.cleanup)
+        self.show(panel.widget)
+        panel.enter()
+        self.logic, self.panel = logic, panel
+        return panel
+
+    def readCases(self):
+        ui = self.panel.cases.ui
+        ui.sourceSelector.setCurrentIndex(1)
+        ui.casesPathEdit.currentPath = str(self.folder)
+        self.click(ui.readButton)
+        self.waitUntil(lambda: bool(self.logic.cases.rows), "the names to be read")
+
+    def choose(self, row, text):
+        combo = self.panel.cases.ui.namesTable.cellWidget(row, 2)
+        texts = [combo.itemText(index) for index in range(combo.count)]
+        combo.setCurrentIndex(texts.index(text))
+
+    def checkCases(self):
+        """To the end of the first step."""
+        self.readCases()
+        self.choose(1, "Liver")
+        self.choose(2, "New organ: GTV")
+        self.click(self.panel.cases.ui.checkButton)
+        self.waitUntil(lambda: bool(self.logic.cases.rows[1].findings), "the check")
+        self.click(self.panel.cases.ui.sameGridButton)
+        self.click(self.panel.cases.ui.checkButton)
+        self.waitUntil(lambda: self.panel.ui.nextButton.enabled, "a check without an error")
+
+    def describe(self):
+        """To the end of the second step."""
+        self.checkCases()
+        self.click(self.panel.ui.nextButton)
+        ui = self.panel.organ.ui
+        ui.licenseSelector.setEditText("CC-BY-4.0")
+        ui.provenanceEdit.text = "12 abdominal CT of our clinic"
+
+    def train(self):
+        """To a run that works."""
+        self.describe()
+        self.click(self.panel.ui.nextButton)
+        self.waitUntil(lambda: self.panel.train.ui.startButton.enabled, "the estimate")
+        self.click(self.panel.train.ui.startButton)
+
+    def test_openNamesAndErrorsStopAndAClickMendsWhatCanBeMended(self):
+        panel = self.open()
+        self.assertEqual(panel.step, CASES)
+        self.assertFalse(panel.ui.nextButton.enabled)
+        self.readCases()
+        self.assertIn("say what Livr is", panel.ui.problemLabel.text)
+        self.choose(1, "Liver")
+        self.choose(2, "New organ: GTV")
+        self.click(panel.cases.ui.checkButton)
+        self.waitUntil(lambda: bool(self.logic.cases.rows[1].findings), "the check")
+        self.assertFalse(panel.ui.nextButton.enabled)
+        self.assertIn("0.12 voxels apart", panel.cases.ui.findingsBrowser.toPlainText())
+        self.screenshot(panel.widget, "wizard-cases-error")
+        self.click(panel.cases.ui.sameGridButton)
+        self.click(panel.cases.ui.checkButton)
+        self.waitUntil(lambda: panel.ui.nextButton.enabled, "a check without an error")
+        self.assertEqual(panel.cases.ui.casesTable.item(3, 1).text(), "held out")
+        self.assertIn("3 cases to learn from, 1 held out", panel.cases.ui.statusLabel.text)
+        self.screenshot(panel.widget, "wizard-cases-good")
+        self.assertIn("--same-grid", self.backEnd.commands[-1])
+        organs = self.backEnd.commands[-1][self.backEnd.commands[-1].index("--organs") + 1]
+        self.assertEqual(organs, "Kidney_L=kidney_left,Livr=liver,GTV=new:gtv")
+
+    def test_aCaseWithoutItsCheckMarkIsLeftOut(self):
+        self.open()
+        self.checkCases()
+        self.panel.cases.ui.casesTable.item(0, 0).setCheckState(qt.Qt.Unchecked)
+        self.assertFalse(self.panel.ui.nextButton.enabled)
+        self.click(self.panel.cases.ui.checkButton)
+        self.assertEqual(self.backEnd.commands[-1][self.backEnd.commands[-1].index("--leave-out") + 1], "1")
+        self.assertEqual(self.panel.cases.ui.casesTable.item(0, 1).text(), "left out")
+
+    def test_aNewOrganGetsItsCodeFromTheCatalogueAndAKnownOneKeepsIts(self):
+        self.open()
+        self.checkCases()
+        self.click(self.panel.ui.nextButton)
+        ui = self.panel.organ.ui
+        self.assertFalse(ui.searchBox.isVisible())
+        self.assertIn("64033007", ui.codeLabel.text)
+        ui.organSelector.setCurrentIndex(2)
+        self.assertTrue(ui.searchBox.isVisible())
+        ui.lesionRadio.checked = True
+        ui.searchEdit.text = "10200004"
+        ui.hitList.setCurrentRow(0)
+        self.click(ui.takeCodeButton)
+        self.assertEqual(ui.codeLabel.text, "Mass, SNOMED CT 4147007 in Liver, SNOMED CT 10200004")
+        self.assertIn("license", self.panel.ui.problemLabel.text)
+        self.screenshot(self.panel.widget, "wizard-organ")
+        card = self.logic.draft.organCards()["gtv"]
+        self.assertEqual((card["category"]["value"], card["region"]["value"]), ("49755003", "10200004"))
+
+    def test_theCardMustNotNameAPatient(self):
+        self.open()
+        self.describe()
+        self.assertTrue(self.panel.ui.nextButton.enabled)
+        ui = self.panel.organ.ui
+        ui.limitsEdit.text = "as for patient 1234567"
+        self.assertIn("take 1234567 out of it", self.panel.ui.problemLabel.text)
+
+    def test_theRunIsEstimatedFollowedPausedAndResumed(self):
+        panel = self.open()
+        self.describe()
+        self.click(panel.ui.nextButton)
+        self.waitUntil(lambda: panel.train.ui.startButton.enabled, "the estimate")
+        self.assertIn("about 30 min for 1500 steps", panel.train.ui.timeLabel.text)
+        self.screenshot(panel.widget, "wizard-train-estimate")
+        self.click(panel.train.ui.startButton)
+        self.assertIn("--no-publish", self.backEnd.commands[-1])
+        self.backEnd.tell(0.42, "step 615 of 1500")
+        self.waitUntil(lambda: panel.train.ui.progressBar.value == 42, "the progress")
+        self.assertFalse(panel.ui.nextButton.enabled)
+        self.click(panel.train.ui.pauseButton)
+        self.assertTrue((self.logic.folder / "run" / "pause").exists())
+        self.backEnd.write("state.json", {"state": "paused", "message": ""})
+        self.backEnd.exitCode = 130
+        self.waitUntil(lambda: panel.train.ui.resumeButton.isVisible(), "the pause")
+        self.screenshot(panel.widget, "wizard-train-paused")
+        self.click(panel.train.ui.resumeButton)
+        self.assertEqual(self.logic.view.state, RunState.RUNNING)
+
+    def test_aRunThatSlicerLeftIsFoundAgain(self):
+        self.open()
+        self.train()
+        self.backEnd.finish()
+        self.panel.cleanup()
+        panel = self.open()
+        self.assertEqual(panel.step, RESULT)
+        self.assertIn("143 of 143 earlier organs unchanged, bit for bit", panel.result.ui.proofLabel.text)
+        self.assertEqual(panel.result.ui.scoreTable.item(0, 2).text(), "0.631")
+        self.screenshot(panel.widget, "wizard-result")
+        panel.result.ui.scoreSelector.setCurrentIndex(1)
+        self.assertEqual(panel.result.ui.scoreTable.rowCount, 2)
+
+    def test_aFailedRunSaysWhyAndCanBeDiscarded(self):
+        panel = self.open()
+        self.train()
+        self.backEnd.write("state.json", {"state": "failed", "message": "the loss is not finite"})
+        self.backEnd.exitCode = 3
+        self.waitUntil(lambda: "not finite" in panel.train.ui.statusLabel.text, "the reason")
+        with mock.patch("slicer.util.confirmOkCancelDisplay", return_value=True):
+            self.click(panel.train.ui.cancelButton)
+        self.assertEqual(self.logic.view.state, RunState.NONE)
+        self.assertFalse((self.logic.folder / "run").exists())
+        self.assertTrue(panel.train.ui.startButton.isVisible())
+
+    def test_whatIsPublishedCanBeShownInTasks(self):
+        panel = self.open()
+        self.train()
+        self.backEnd.finish()
+        self.waitUntil(lambda: panel.ui.nextButton.enabled, "the end of the run")
+        self.click(panel.ui.nextButton)
+        self.click(panel.ui.nextButton)
+        self.assertEqual(panel.step, PUBLISH)
+        self.assertFalse(panel.publish.ui.exportButton.enabled)
+        self.assertIn("Ready to be published as gtv@1", panel.publish.ui.stateLabel.text)
+        shown, published = [], []
+        panel.onShowTasks, panel.onPublished = shown.append, lambda: published.append(1)
+        self.click(panel.publish.ui.publishButton)
+        self.assertNotIn("--no-publish", self.backEnd.commands[-1])
+        self.backEnd.finish(published=True)
+        self.waitUntil(lambda: panel.publish.ui.tasksButton.enabled, "the publication")
+        self.click(panel.publish.ui.tasksButton)
+        self.assertEqual((shown, published), (["gtv"], [1]))
+        self.screenshot(panel.widget, "wizard-publish")
+        self.assertTrue(panel.ui.againButton.isVisible())
+
+    def test_closingTheSceneForgetsItsNodesAndNothingElse(self):
+        panel = self.open()
+        volumeNode = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "CT")
+        segmentationNode = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Drawn")
+        panel.cases.ui.volumeSelector.setCurrentNode(volumeNode)
+        panel.cases.ui.segmentationSelector.setCurrentNode(segmentationNode)
+        self.click(panel.cases.ui.addPairButton)
+        self.assertEqual(panel.cases.ui.pairList.count, 1)
+        self.screenshot(panel.widget, "wizard-cases-scene")
+        panel.onSceneClosing()
+        slicer.mrmlScene.Clear()
+        self.assertEqual(panel.cases.ui.pairList.count, 0)
+        self.assertFalse(panel.cases.ui.readButton.enabled)
+
+
+if __name__ == "__main__":
+    unittest.main()
