@@ -3,8 +3,8 @@
 PYTHON ?= python3
 ARGS ?=
 
-.PHONY: help demo test test-slow test-data test-scene lint types imports bench lists clean
+.PHONY: help demo test test-slow test-data test-scene lint types imports bench lists screenshots clean
 help:
 	@$(PYTHON) dev.py --help
-demo test test-slow test-data test-scene lint types imports bench lists clean:
+demo test test-slow test-data test-scene lint types imports bench lists screenshots clean:
 	@$(PYTHON) dev.py $@ $(ARGS)

@@ -9,9 +9,11 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -129,6 +131,23 @@ def lists(_rest: list[str]) -> None:
     (CASES / "CMakeLists.txt").write_text(text, encoding="utf-8", newline="\n")
 
 
+def screenshots(rest: list[str]) -> None:
+    """Take the pictures of the README from the tests of the panels, and draw those of the sample scans."""
+    pictures = ROOT / "Resources" / "Screenshots"
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    wanted = set(re.findall(r"Resources/Screenshots/([\w-]+\.png)", readme)) - {"preview.png"}
+    with tempfile.TemporaryDirectory() as folder:
+        taken = {"WBCSS_SCREENSHOTS": folder}
+        cases = ("-m", "scene", "Testing/scene/test_widgets.py", "-k", "harness")
+        pytest(*cases, *rest, extras=SCENE_EXTRAS, env=taken)
+        missing = [name for name in sorted(wanted) if not (Path(folder) / name).is_file()]
+        if missing:
+            sys.exit(f"no case of WholeBodyCSS/Testing/Python takes {', '.join(missing)}")
+        for name in sorted(wanted):
+            shutil.copyfile(Path(folder) / name, pictures / name)
+    run(PYTHON, ROOT / "Testing" / "draw_thumbnails.py", env={**os.environ, "PYTHONPATH": str(ROOT / "WholeBodyCSS")})
+
+
 def files_of(folder: Path, pattern: str) -> list[str]:
     """Files of ``folder`` that match, sorted, without those that Python or an editor left."""
     found = [path for path in folder.glob(pattern) if path.is_file() and not path.name.startswith(".")]
@@ -143,11 +162,11 @@ def clean(_rest: list[str]) -> None:
         shutil.rmtree(cache, ignore_errors=True)
 
 
-def pytest(*arguments: str, extras: tuple[str, ...] = TEST_EXTRAS) -> None:
+def pytest(*arguments: str, extras: tuple[str, ...] = TEST_EXTRAS, env: dict[str, str] | None = None) -> None:
     """Run pytest with one thread per process: several processes that each take all cores only wait for each other."""
     prepare(extras)
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-    run(PYTHON, "-m", "pytest", *arguments, env={**os.environ, **threads})
+    run(PYTHON, "-m", "pytest", *arguments, env={**os.environ, **threads, **(env or {})})
 
 
 def prepare(extras: tuple[str, ...]) -> None:
@@ -229,6 +248,7 @@ COMMANDS = {
     "imports": imports,
     "bench": bench,
     "lists": lists,
+    "screenshots": screenshots,
     "clean": clean,
 }
 
