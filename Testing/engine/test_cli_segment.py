@@ -8,12 +8,14 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import highdicom
 import numpy as np
 import pytest
+from dicom_slices import COLUMNS, ROWS, save_series
 from tiny_registry import publish
-from tiny_scan import AFFINE, TRUNK, fix_backend, make_registry, write_scan
+from tiny_scan import AFFINE, TRUNK, fix_backend, make_registry, scan_voxels, write_scan
 
-from wbcss import protocol
+from wbcss import delivery, protocol
 from wbcss.cli import segment as command
 from wbcss.cli.main import main
 from wbcss.io.labelmap import read_labels
@@ -267,3 +269,50 @@ def test_the_help_explains_every_option(capsys: pytest.CaptureFixture[str]) -> N
         assert option in text
     for option in ("--resume", "--quality", "--series", "--json", "--reference", "--quiet", "--threads"):
         assert option in text
+
+
+def _dicom_series(folder: Path, **changes: Any) -> Path:
+    """The body of the scan as slices of 12 x 10 pixels."""
+    hu = scan_voxels((COLUMNS, ROWS, 8)).transpose(2, 1, 0)
+    save_series(folder, hu, **{"FrameOfReferenceUID": "1.2.3.9", "PatientSex": "F", **changes})
+    return folder
+
+
+def test_a_dicom_series_gives_a_dicom_seg_beside_the_labels(
+    registry: Registry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    series = _dicom_series(tmp_path / "ct")
+    assert _run(series, "-o", tmp_path / "out.seg.nrrd", "--dicom-seg") == 0
+    assert str(tmp_path / "out.seg.dcm") in capsys.readouterr().out
+    labels, _, names = read_labels(tmp_path / "out.seg.nrrd")
+    segmentation = highdicom.seg.segread(tmp_path / "out.seg.dcm")
+    organs = {item.SegmentNumber: item.TrackingID for item in segmentation.SegmentSequence}
+    assert set(organs.values()) == {names[value] for value in np.unique(labels) if value}
+    counts = {names[value]: int((labels == value).sum()) for value in np.unique(labels) if value}
+    numbers = segmentation.get_volume(combine_segments=True, relabel=False).array
+    assert {organs[number]: int((numbers == number).sum()) for number in np.unique(numbers) if number} == counts
+    # A run without the option leaves no object that belongs to older labels.
+    assert _run(series, "-o", tmp_path / "out.seg.nrrd") == 0
+    assert not (tmp_path / "out.seg.dcm").exists()
+
+
+def test_a_dicom_seg_of_another_input_is_refused_before_the_work(
+    scan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(scan, "-o", tmp_path / "out.seg.nrrd", "--dicom-seg") == 2
+    assert "--dicom-seg needs a folder of DICOM slices as input, got" in capsys.readouterr().err
+    assert not (tmp_path / "out.seg.nrrd").exists()
+    series = _dicom_series(tmp_path / "ct", FrameOfReferenceUID="")
+    assert _run(series, "-o", tmp_path / "out.seg.nrrd", "--dicom-seg") == 2
+    assert "lacks FrameOfReferenceUID" in capsys.readouterr().err
+
+
+def test_a_dicom_series_without_organs_is_told_to_have_no_object(
+    registry: Registry, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "write_dicom_seg", lambda *args, **named: ())
+    monkeypatch.setattr(delivery, "organ_rows", lambda *args: ())
+    assert _run(_dicom_series(tmp_path / "ct"), "-o", tmp_path / "out.seg.nrrd", "--dicom-seg") == 0
+    told = capsys.readouterr().out
+    assert "no organ was found, so there is no DICOM SEG" in told
+    assert "out.seg.dcm" not in told

@@ -82,10 +82,16 @@ def test_segments_give_their_names(tmp_path: Path, rng: np.random.Generator) -> 
     assert np.array_equal(got.labels, expected)
 
 
-def test_segments_made_here_keep_their_organ_though_renamed_in_slicer(tmp_path: Path, rng: np.random.Generator) -> None:
+@pytest.mark.parametrize(
+    ("made_by", "name"),
+    [("WholeBodyCSS", "liver"), ("WholeBodyCSS 2.0.1", "liver"), ("WholeBodyCSSLike", "Liver (corrected)")],
+)
+def test_segments_made_here_keep_their_organ_though_renamed_in_slicer(
+    tmp_path: Path, rng: np.random.Generator, made_by: str, name: str
+) -> None:
     fields = segments(("liver", "Liver (corrected)", 1, 0))
-    fields["Segment0_Tags"] = "DICOM.SegmentAlgorithmName:WholeBodyCSS|TerminologyEntry:a~b~c|"
-    assert read_labels(save(tmp_path / "a.seg.nrrd", labels(rng), fields)).names == {1: "liver"}
+    fields["Segment0_Tags"] = f"DICOM.SegmentAlgorithmName:{made_by}|TerminologyEntry:a~b~c|"
+    assert read_labels(save(tmp_path / "a.seg.nrrd", labels(rng), fields)).names == {1: name}
 
 
 def test_layers_that_do_not_overlap_become_one_map(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 import SimpleITK
 from written_organs import KIDNEY, LIVER, organ
 
+from wbcss import __version__
 from wbcss.errors import GeometryError, LabelSpaceError, OutputError
 from wbcss.io import writing
 from wbcss.io.labelmap import read_labels
@@ -171,7 +172,7 @@ def test_the_segment_fields_are_those_3d_slicer_reads(tmp_path: Path, rng: np.ra
         "Segment0_Extent": "0 4 0 3 0 2",
         "Segment0_LabelValue": "5",
         "Segment0_Layer": "0",
-        "Segment0_Tags": "DICOM.SegmentAlgorithmName:WholeBodyCSS|DICOM.SegmentAlgorithmType:AUTOMATIC|"
+        "Segment0_Tags": f"DICOM.SegmentAlgorithmName:WholeBodyCSS {__version__}|DICOM.SegmentAlgorithmType:AUTOMATIC|"
         f"TerminologyEntry:{LIVER.terminology}|",
         "Segment1_ID": "kidney_left",
         "Segment1_Name": "Left kidney",
@@ -181,7 +182,7 @@ def test_the_segment_fields_are_those_3d_slicer_reads(tmp_path: Path, rng: np.ra
         "Segment1_Extent": "0 4 0 3 0 2",
         "Segment1_LabelValue": "300",
         "Segment1_Layer": "0",
-        "Segment1_Tags": "DICOM.SegmentAlgorithmName:WholeBodyCSS|DICOM.SegmentAlgorithmType:AUTOMATIC|"
+        "Segment1_Tags": f"DICOM.SegmentAlgorithmName:WholeBodyCSS {__version__}|DICOM.SegmentAlgorithmType:AUTOMATIC|"
         f"TerminologyEntry:{KIDNEY.terminology}|",
     }
     assert "SCT^64033007^Kidney~SCT^7771000^Left" in fields["Segment1_Tags"]

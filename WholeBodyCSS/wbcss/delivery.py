@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .arrayfile import write_array
 from .catalogue import Organ
+from .dicomseg import DicomSource, write_dicom_seg
 from .io.writing import write_segmentation, write_volume
 from .labels import OrganName
 from .outputs import OutputPaths, commit, staging_folder
@@ -39,6 +40,7 @@ class Finished:
         warnings: From reading, one sentence each; the engine's own are in ``segmentation``.
         made_from: What decides the result; see ``job.made_from``.
         stage_seconds: Wall time of the stages outside the engine.
+        dicom_source: The slices that a DICOM SEG belongs to, or None.
     """
 
     volume: Volume
@@ -48,6 +50,7 @@ class Finished:
     warnings: tuple[str, ...]
     made_from: Mapping[str, Any]
     stage_seconds: Mapping[str, float]
+    dicom_source: DicomSource | None = None
 
 
 def deliver(
@@ -116,6 +119,15 @@ def _write_volumes(finished: Finished, staged: Mapping[str, Path]) -> None:
         write_array(staged["labels"], result.labels, result.affine)
     else:
         write_segmentation(staged["labels"], result.labels, result.affine, result.organs, reference=finished.volume)
+    if "dicom_seg" in staged and finished.dicom_source is not None:
+        write_dicom_seg(
+            staged["dicom_seg"],
+            result.labels,
+            result.affine,
+            result.organs,
+            finished.dicom_source,
+            model_sha256=finished.made_from["model_sha256"],
+        )
     if "confidence" in staged:
         write = write_array if staged["confidence"].suffix == ".npy" else write_volume
         write(staged["confidence"], result.confidence, result.affine)

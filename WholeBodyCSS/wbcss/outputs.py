@@ -66,13 +66,19 @@ class OutputPaths:
         return self.labels.with_name(f"{self.name}.confidence{'.npy' if self.suffix == '.npy' else '.nii.gz'}")
 
     @property
+    def dicom_seg(self) -> Path:
+        """The organs as a DICOM object."""
+        return self.labels.with_name(f"{self.name}.seg.dcm")
+
+    @property
     def label_names(self) -> Path:
         """The names that go with a ``.nii.gz``; other formats hold them."""
         return self.labels.with_name(f"{self.name}.labels.json")
 
     def check_free(self) -> None:
         """Refuse names that are taken by a folder: the run would fail at its very end. Raises OutputError."""
-        for path in (self.labels, self.report, self.statistics, self.preview, self.confidence, self.label_names):
+        extras = (self.statistics, self.preview, self.confidence, self.dicom_seg, self.label_names)
+        for path in (self.labels, self.report, *extras):
             if path.is_dir():
                 raise OutputError(f"{path} must be a file, but is a folder; choose another output or remove it")
 
@@ -110,7 +116,7 @@ def commit(folder: Path, paths: OutputPaths) -> None:
     try:
         moves = sorted(folder.iterdir(), key=lambda path: path.name == paths.labels.name)
         written = {path.name for path in moves}
-        for old in (paths.report, paths.statistics, paths.preview, paths.confidence):
+        for old in (paths.report, paths.statistics, paths.preview, paths.confidence, paths.dicom_seg):
             if old.name not in written:
                 old.unlink(missing_ok=True)
         for path in moves:

@@ -68,6 +68,13 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--series", metavar="UID", help="the DICOM series to take when a folder holds several")
     parser.add_argument("--statistics", action="store_true", help="write NAME.statistics.csv, one row per organ")
     parser.add_argument("--preview", action="store_true", help="write NAME.preview.png: three planes and a legend")
+    parser.add_argument(
+        "--dicom-seg",
+        action="store_true",
+        help="write NAME.seg.dcm, a DICOM Segmentation object of the organs found, for inputs that are DICOM folders; "
+        "needs the package highdicom. The patient and study attributes that DICOM requires (name, ID, birth date, "
+        "sex, study, referring physician, accession number) are copied from the slices, nothing else about the patient",
+    )
     parser.add_argument("--confidence", action="store_true", help="write NAME.confidence.nii.gz")
     parser.add_argument(
         "--reference", type=Path, metavar="LABELS", help="labels on the same grid; adds Dice per organ to the results"
@@ -135,6 +142,7 @@ def _template(args: argparse.Namespace, registry: Path) -> SegmentJob:
         statistics=args.statistics,
         preview=args.preview,
         confidence=args.confidence,
+        dicom_seg=args.dicom_seg,
         reference=args.reference,
     )
 

@@ -25,8 +25,8 @@ def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
     The temporary keeps the suffix of ``path``, for writers that choose the format by it. On any exception, also
     KeyboardInterrupt, it is removed and ``path`` is as it was before. A process killed in the block leaves at most a
-    hidden file starting with ``PARTIAL_PREFIX``, which hinders no later run. With ``durable`` false nobody waits for the
-    disk, and a power cut may lose the file.
+    hidden file starting with ``PARTIAL_PREFIX``, which hinders no later run. With ``durable`` false nobody waits for
+    the disk, and a power cut may lose the file.
 
     Raises:
         OutputError: The file system refused (permission, full disk, missing folder), in the block or at the rename.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .. import __version__
 from ..errors import VolumeFileError
 from ..volume import Affine, Shape3
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 _REPRESENTATION = "Binary labelmap"
 _OUR_TAG = "DICOM.SegmentAlgorithmName:WholeBodyCSS"
+"""How the tag begins that tells who made a segment; the version follows, except in files of the first version."""
+
 _NRRD_TYPES = {"u1": "unsigned char", "u2": "unsigned short", "i2": "short", "f4": "float"}
 _SEGMENT_ID = re.compile(r"Segment(\d+)_ID")
 
@@ -81,6 +84,8 @@ def segment_fields(organs: Sequence[Organ], shape: Shape3) -> dict[str, str]:
         "Segmentation_MasterRepresentation": _REPRESENTATION,
         "Segmentation_ReferenceImageExtentOffset": "0 0 0",
     }
+    # Without the algorithm's type and name, Slicer exports the organ to DICOM SEG as drawn by hand.
+    made_by = f"{_OUR_TAG} {__version__}|DICOM.SegmentAlgorithmType:AUTOMATIC"
     for number, organ in enumerate(organs):
         values = {
             "ID": organ.name,
@@ -91,8 +96,7 @@ def segment_fields(organs: Sequence[Organ], shape: Shape3) -> dict[str, str]:
             "Extent": extent,
             "LabelValue": str(organ.label),
             "Layer": "0",
-            # Without the algorithm's type and name, Slicer exports the organ to DICOM SEG as drawn by hand.
-            "Tags": f"{_OUR_TAG}|DICOM.SegmentAlgorithmType:AUTOMATIC|TerminologyEntry:{organ.terminology}|",
+            "Tags": f"{made_by}|TerminologyEntry:{organ.terminology}|",
         }
         fields.update({f"Segment{number}_{key}": value for key, value in values.items()})
     return fields
@@ -117,7 +121,8 @@ def parse_segments(fields: Mapping[str, str]) -> tuple[Segment, ...]:
                 f"{fields.get(f'Segment{number}_LabelValue')!r} and {fields.get(f'Segment{number}_Layer')!r}"
             ) from None
         tags = fields.get(f"Segment{number}_Tags", "").split("|")
-        organ = identity if _OUR_TAG in tags else fields.get(f"Segment{number}_Name", identity)
+        is_ours = any(tag.split(" ")[0] == _OUR_TAG for tag in tags)
+        organ = identity if is_ours else fields.get(f"Segment{number}_Name", identity)
         segments.append(Segment(identity, organ, label, layer, _terminology(tags)))
     return tuple(segments)
 
