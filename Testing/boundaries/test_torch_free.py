@@ -43,9 +43,10 @@ def test_the_core_imports_without_torch() -> None:
 def test_the_panel_imports_in_a_fresh_slicer() -> None:
     fakes = "import types\nfor name in ('slicer', 'vtk', 'vtk.util', 'vtk.util.numpy_support'):\n"
     fakes += "    sys.modules[name] = types.ModuleType(name)\n"
-    fakes += "sys.modules['vtk.util.numpy_support'].numpy_to_vtk = None"
-    modules = [f"WholeBodyCSSLib.{name}" for name in ("EngineProcess", "SegmentLogic", "SceneBridge", "Dependencies")]
-    assert _import_without((*NOT_IN_SLICER, "SimpleITK", "scipy"), modules, before=fakes) == ""
+    fakes += "support = sys.modules['vtk.util.numpy_support']\nsupport.numpy_to_vtk = support.vtk_to_numpy = None"
+    modules = [f"WholeBodyCSSLib.{path.stem}" for path in sorted((MODULE / "WholeBodyCSSLib").glob("[A-Z]*.py"))]
+    assert "WholeBodyCSSLib.Dependencies" in modules
+    assert _import_without(NOT_IN_SLICER, modules, before=fakes) == ""
 
 
 def test_a_registry_names_the_package_that_it_lacks() -> None:

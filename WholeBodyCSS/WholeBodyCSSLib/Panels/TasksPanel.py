@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -212,7 +213,7 @@ class TasksPanel:
     def _importNext(self) -> None:
         while self._waiting and not self._manager.isBusy:
             path = self._waiting.pop(0)
-            self._attempt(lambda path=path: self._manager.importPackage(path))
+            self._attempt(functools.partial(self._manager.importPackage, path))
 
     def _attempt(self, action: Callable[[], None]) -> bool:
         """Run ``action``; a refusal is shown in its own words. Whether it was accepted."""
