@@ -78,6 +78,7 @@ class WholeBodyCSSWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneClosing)
         self.addObserver(scene, scene.EndCloseEvent, self.onSceneClosed)
+        self.addObserver(scene, scene.EndImportEvent, self.onSceneLoaded)
 
     def cleanup(self):
         self.removeObservers()
@@ -95,6 +96,9 @@ class WholeBodyCSSWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onSceneClosed(self, _caller, _event):
         self.pages.onSceneClosed()
+
+    def onSceneLoaded(self, _caller, _event):
+        self.pages.onSceneLoaded()
 
     def ensure(self):
         """Install what is missing, after asking. Raises RunError, or Cancelled if the user declined."""

@@ -212,6 +212,7 @@ def test_the_id_of_a_malformed_message_is_found_where_there_is_one(line: str, ex
         (DeviceError("x"), "device", 3),
         (Cancelled("x"), "cancelled", 130),
         (KeyError("x"), "unexpected", 3),
+        (ModuleNotFoundError("No module named 'torch'"), "missing_package", 3),
     ],
 )
 def test_an_error_becomes_its_kind_and_exit_code(error: Exception, kind: str, code: int) -> None:

@@ -318,6 +318,9 @@ def error_reply(error: BaseException, message_id: str = "") -> ErrorReply:
     if isinstance(error, WbcssError):
         words = re.findall(r"[A-Z][a-z]*", type(error).__name__.removesuffix("Error"))
         kind, code, text = "_".join(words).lower(), error.exit_code, str(error)
+    elif isinstance(error, ImportError):
+        kind, code = "missing_package", EXIT_FAILED
+        text = f"a package is missing or broken: {error}; `wbcss doctor`, in Slicer the page Doctor, says what to do"
     else:
         kind, code, text = "unexpected", EXIT_FAILED, f"unexpected {type(error).__name__}: {error}"
     return ErrorReply(id=message_id, kind=kind, message=" ".join(text.split()), exit_code=code)

@@ -1,79 +1,36 @@
-"""The Segment and Results pages with the real worker: what a user clicks, waits for, breaks, and sees."""
+"""The page Segment with the real worker: what a user ticks, clicks, waits for and sees."""
 
-import os
-import signal
-import tempfile
 import time
 import unittest
-from pathlib import Path
 from unittest import mock
 
-import numpy as np
 import qt
 import slicer
-from WidgetTesting import WidgetTestCase
+from SegmentTesting import LARGE, PATIENCE_S, SegmentTestCase
 
 from WholeBodyCSSLib.ParameterNode import ParameterNode
 from WholeBodyCSSLib.Settings import Settings
 
-try:
-    from tiny_scan import make_registry, scan_voxels
-except ImportError:  # inside 3D Slicer without the project's Testing folder
-    make_registry = None
 
-PATIENCE_S = 60.0
-LARGE = (56, 56, 56)
-"""A volume on which even the tiny model is busy for some seconds."""
-
-
-@unittest.skipIf(make_registry is None, "needs the modules of the project's Testing folder on PYTHONPATH")
-class SegmentPanelTest(WidgetTestCase):
-    def setUp(self):
-        super().setUp()
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name) / "Größe 大"
-        self.folder.mkdir()
-        make_registry(self.folder / "registry")
-        Settings(qt.QSettings()).registryFolder = str(self.folder / "registry")
-        self.module = self.openModule()
-        self.module.exit()
-        self.module.enter()
-        self.panel = self.module.pages.segment
-        self.ui = self.panel.ui
-        self.module.ui.pages.setCurrentWidget(self.panel.widget)
-        self.ui.organsSection.collapsed, self.ui.listSection.collapsed = False, True
-        self.addCleanup(slicer.mrmlScene.Clear)
-
-    def volume(self, name="CT", shape=(14, 14, 14)):
-        """A soft body in air."""
-        node = slicer.util.addVolumeFromArray(np.ascontiguousarray(scan_voxels(shape).T), name=name)
-        node.SetSpacing(1.5, 1.5, 1.5)
-        return node
-
-    def choose(self, node):
-        self.ui.inputSelector.setCurrentNode(node)
-        slicer.app.processEvents()
-        return node
-
-    def waitForEnd(self):
-        self.waitUntil(lambda: not self.module.logic.queue.isRunning, "the segmentation to end", PATIENCE_S)
-
-    def segmented(self, name="CT"):
-        """A volume and its result."""
-        node = self.choose(self.volume(name))
-        self.click(self.ui.segmentButton)
-        self.waitForEnd()
-        return node, self.module.logic.results.resultOf(node)
-
-    def waitUntilBusy(self):
-        """Until the network runs."""
-        self.waitUntil(lambda: self.ui.progressBar.value > 100, "progress", PATIENCE_S)
-
-    def temporaryFolders(self):
-        return set(Path(tempfile.gettempdir()).glob("WholeBodyCSS-*"))
-
-    # What happens when everything goes well
+class SegmentPanelTest(SegmentTestCase):
+    def test_theShippedOrgansArePickedByRegionAndTheTimeFollows(self):
+        Settings(qt.QSettings()).registryInUse = "shipped"
+        self.choose(self.volume("Abdomen CT", (64, 64, 64)))
+        self.panel.enter()
+        session = self.module.logic.session
+        tasks = session.choice.tasks()
+        session._estimate.learn(device="auto", quality="normal", tasks=tasks, liters=40, seconds=240)
+        for index in range(self.ui.presetBox.count):
+            if self.ui.presetBox.itemText(index) == "Abdomen":
+                self.ui.presetBox.setCurrentIndex(index)
+                self.panel._onPreset(index)
+        self.assertIn("liver", session.choice.ticked)
+        self.assertNotIn("brain", session.choice.ticked)
+        self.assertRegex(self.ui.summaryLabel.text, "of 139 organs to segment, tasks: wholebody; about")
+        for number in range(self.ui.organTree.topLevelItemCount):
+            branch = self.ui.organTree.topLevelItem(number)
+            branch.setExpanded(branch.text(0).startswith("Abdomen"))
+        self.screenshot(self.module.parent, "segment-organs")
 
     def test_theButtonsNeedAVolume(self):
         self.assertFalse(self.ui.segmentButton.enabled)
@@ -186,153 +143,10 @@ class SegmentPanelTest(WidgetTestCase):
         parameters.inputVolume = None
         self.assertFalse(self.ui.segmentButton.enabled)
 
-    # The results
-
-    def test_resultsAreListedJumpedToHiddenAndRefined(self):
-        node, result = self.segmented()
-        self.module.ui.pages.setCurrentWidget(self.module.pages.results.widget)
-        results, ui = self.module.logic.results, self.module.pages.results.ui
-        self.assertIs(ui.resultSelector.currentNode(), result)
-        rows = results.rows(result)
-        self.assertEqual(ui.organTable.rowCount, len(rows))
-        row = self.module.pages.results._shown[0]
-        ui.organTable.selectRow(0)
-        self.module.pages.results._onCell(0, 1)
-        red = slicer.app.layoutManager().sliceWidget("Red").mrmlSliceNode()
-        center = [red.GetSliceToRAS().GetElement(axis, 3) for axis in range(3)]
-        np.testing.assert_allclose(center, row.center_ras_mm, atol=1e-6)
-        self.module.pages.results._onCell(0, 0)
-        self.assertFalse(result.GetDisplayNode().GetSegmentVisibility(row.organ))
-        result.GetDisplayNode().SetSegmentVisibility(row.organ, True)
-        self.assertEqual(ui.organTable.item(0, 0).toolTip(), "Shown; click to hide")
-        self.screenshot(self.module.parent, "results")
-        self.click(ui.copyButton)
-        self.assertIn(row.organ, qt.QApplication.clipboard().text())
-        self.click(ui.refineButton)
-        self.assertEqual(slicer.util.selectedModule(), "SegmentEditor")
-        editor = slicer.mrmlScene.GetSingletonNode("SegmentEditor", "vtkMRMLSegmentEditorNode")
-        self.assertEqual(editor.GetSelectedSegmentID(), row.organ)
-        self.assertIs(editor.GetSourceVolumeNode(), node)
-
-    def test_theTableIsExportedAndACaseIsKeptOnClick(self):
-        self.segmented("Müller, 1970")
-        self.module.ui.pages.setCurrentWidget(self.module.pages.results.widget)
-        ui = self.module.pages.results.ui
-        table = self.folder / "organs.csv"
-        with mock.patch("qt.QFileDialog.getSaveFileName", return_value=str(table)):
-            self.click(ui.exportButton)
-        self.assertEqual(len(table.read_text(encoding="utf-8").splitlines()), 1 + ui.organTable.rowCount)
-        self.assertFalse(ui.keepButton.enabled)
-        ui.caseFolderEdit.currentPath = str(self.folder / "cases")
-        self.click(ui.keepButton)
-        self.waitUntil(lambda: "Kept as" in ui.statusLabel.text, "the case", PATIENCE_S)
-        names = sorted(path.name for path in (self.folder / "cases").iterdir())
-        self.assertEqual(names, ["case_0001.nrrd", "case_0001.seg.nrrd"])
-        self.assertNotIn(b"ller", (self.folder / "cases" / "case_0001.seg.nrrd").read_bytes()[:20000])
-
-    # What breaks other modules
-
-    def test_closingTheSceneStopsTheWorkerAndTheNextRunWorks(self):
-        before = self.temporaryFolders()
-        self.choose(self.volume(shape=LARGE))
-        self.click(self.ui.segmentButton)
-        self.waitUntilBusy()
-        began_s = time.monotonic()
-        slicer.mrmlScene.Clear()
-        self.assertLess(time.monotonic() - began_s, 1.0)
-        self.assertFalse(self.module.logic.process.isRunning)
-        self.assertEqual(self.temporaryFolders(), before)
-        _node, result = self.segmented()
-        self.assertIsNotNone(result)
-
-    def test_deletingTheVolumeEndsTheRunInWords(self):
-        node = self.choose(self.volume(shape=LARGE))
-        self.click(self.ui.segmentButton)
-        self.waitUntilBusy()
-        slicer.mrmlScene.RemoveNode(node)
-        self.waitForEnd()
-        self.assertIn("the volume was removed while it was segmented", self.ui.statusLabel.text)
-        self.assertEqual(slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode"), 0)
-
-    def test_deletingTheResultMakesANewOneOfWhatIsAdded(self):
-        node, result = self.segmented()
-        slicer.mrmlScene.RemoveNode(result)
-        self.assertIsNone(self.module.logic.results.resultOf(node))
-        self.click(self.ui.tickedButton)
-        self.waitForEnd()
-        self.assertIsNotNone(self.module.logic.results.resultOf(node))
-
-    @unittest.skipIf(os.name == "nt", "Windows has no such signal")
-    def test_aKilledWorkerIsSaidAndStartedAgain(self):
-        self.choose(self.volume(shape=LARGE))
-        self.click(self.ui.segmentButton)
-        self.waitUntilBusy()
-        os.kill(self.module.logic.process._process.pid, signal.SIGKILL)
-        self.waitForEnd()
-        self.assertRegex(self.ui.statusLabel.text, "the segmentation process ended: exit code -9")
-        self.screenshot(self.module.parent, "segment-worker-killed")
-        _node, result = self.segmented("again")
-        self.assertIsNotNone(result)
-
-    def test_aSecondRunIsRefusedWhileOneGoesOn(self):
-        node = self.choose(self.volume(shape=LARGE))
-        self.click(self.ui.segmentButton)
-        with self.assertRaisesRegex(Exception, "a segmentation is running; wait for it or cancel it"):
-            self.module.logic.segment(node)
-        self.assertTrue(self.module.logic.queue.isRunning)
-
-    def test_reloadingTheModuleStopsWhatRuns(self):
-        self.choose(self.volume(shape=LARGE))
-        self.click(self.ui.segmentButton)
-        process = self.module.logic.process
-        slicer.util.reloadScriptedModule("WholeBodyCSS")
-        self.assertFalse(process.isRunning)
-        self.module = self.openModule()
-        self.panel, self.ui = self.module.pages.segment, self.module.pages.segment.ui
-        self.module.enter()
-        _node, result = self.segmented()
-        self.assertIsNotNone(result)
-
-    def test_anEmptyVolumeIsRefusedInWords(self):
-        self.choose(slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "empty"))
-        self.click(self.ui.segmentButton)
-        self.waitForEnd()
-        self.assertIn("empty must hold voxels", self.ui.statusLabel.text)
-
-    def test_withoutTorchItSaysWhatToDoAndStartsNothing(self):
-        self.choose(self.volume())
-        missing = RuntimeError("PyTorch is missing: install it on the page Doctor")
-        with mock.patch.object(self.panel, "_ensure", side_effect=missing), self.expectError("PyTorch is missing"):
-            self.click(self.ui.segmentButton)
-        self.assertFalse(self.module.logic.queue.isRunning)
-        self.assertTrue(self.ui.segmentButton.enabled)
-
-    def test_aFullDiskIsSaid(self):
-        self.choose(self.volume())
-        full = OSError(28, "No space left on device")
-        with mock.patch("WholeBodyCSSLib.SceneBridge.write_array", side_effect=full):
-            self.click(self.ui.segmentButton)
-            self.waitForEnd()
-        self.assertRegex(self.ui.statusLabel.text, "No space left on device; free some space")
-
-    def test_aBrokenRegistryIsSaidAndNothingCanBeStarted(self):
-        for card in (self.folder / "registry" / "tasks").rglob("card.json"):
-            card.write_text("{", encoding="utf-8")
-        self.choose(self.volume())
-        self.panel.enter()
-        self.assertFalse(self.ui.segmentButton.enabled)
-        self.assertEqual(self.ui.summaryLabel.text, "No task is switched on, or none can be read. See the page Tasks.")
-
-    # Several scans
-
     def test_aListOfVolumesAndFilesIsWorkedOffAndResumed(self):
         for number in range(2):
             self.volume(f"scan {number + 1}")
-        scans = self.folder / "スキャン"
-        scans.mkdir()
-        for number in range(2):
-            path = scans / f"file_{number + 1}.nrrd"
-            self.assertTrue(slicer.util.saveNode(slicer.util.getNode("scan 1"), str(path)))
+        scans = self.scans(2)
         self.ui.listSection.collapsed = False
         self.ui.organsSection.collapsed = True
         self.click(self.ui.addSceneButton)

@@ -97,6 +97,7 @@ class ModulePages:
         logic.surfaces.onFinished = lambda segmentationNode, count: self._timer.stop()
         logic.surfaces.onFailed = self._onNoSurfaces
         self.segment.onRunning = self._onRunning
+        self.segment.onKnownResult = self.results.showResult
         self.wizard.onShowTasks = lambda task: self._tabs.setCurrentWidget(self.tasks.widget)
 
     def enter(self) -> None:
@@ -127,6 +128,10 @@ class ModulePages:
         """There is a new scene."""
         if self._isEntered:
             self._shown.enter()
+
+    def onSceneLoaded(self) -> None:
+        """Nodes came out of a file."""
+        self.segment.onSceneLoaded()
 
     def importPackages(self, paths: Sequence[Path]) -> None:
         """Import task packages that were dropped onto Slicer."""

@@ -19,6 +19,7 @@ from .OrganTree import colorIcon
 from .PanelParts import UiLoader, loadPanel
 
 _EYE, _NAME = 0, 1
+_EYE_PIXELS = 24
 _FIRST = _NAME
 """Column of the widget that shows ``COLUMNS[0]``."""
 
@@ -56,6 +57,8 @@ class ResultsPanel:
         """The page is shown: the user may have edited segments meanwhile."""
         if self.ui.caseFolderEdit.currentPath != self._settings.caseFolder:
             self.ui.caseFolderEdit.currentPath = self._settings.caseFolder
+        if self._node is None and self._results.results():
+            self.ui.resultSelector.setCurrentNode(self._results.results()[-1])
         self._read()
 
     def exit(self) -> None:
@@ -93,7 +96,7 @@ class ResultsPanel:
         ui.organTable.setHorizontalHeaderLabels(["", *(titles[name] for name in COLUMNS)])
         header = ui.organTable.horizontalHeader()
         header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
-        header.setSectionResizeMode(_NAME, qt.QHeaderView.Stretch)
+        header.setMinimumSectionSize(_EYE_PIXELS)
         header.setStretchLastSection(True)
         header.setSortIndicatorShown(True)
         header.setSectionsClickable(True)
@@ -269,6 +272,8 @@ class ResultsPanel:
     def _detail(self, row: ResultRow | None) -> str:
         if self._node is None:
             return _("No result yet. Segment a volume on the page Segment.")
+        if not self._table.allRows:
+            return _("Nothing was measured of this segmentation: it was made elsewhere, or its table was not kept.")
         if row is None:
             return _("{count} organs, {check} to check").format(
                 count=len(self._table.allRows), check=self._table.numToCheck
@@ -303,7 +308,7 @@ def columnTitles() -> dict[str, str]:
 def reasonTexts() -> dict[str, str]:
     """The engine's flags in words. One that is missing here is shown as the engine calls it."""
     return {
-        "touches_border": _("reaches the edge of the scan"),
+        "touches_border": _("cut by the edge"),
         "low_confidence": _("low confidence"),
         "several_pieces": _("several pieces"),
     }

@@ -34,6 +34,10 @@ class SegmentPanel:
         results: Results in the scene, to say what there is already.
         settings: Preferences of the machine.
         ensure: Installs what is missing, after asking; raises WbcssError if it is still missing then.
+
+    Attributes:
+        onRunning: Called with whether something is being segmented, whenever that may have changed.
+        onKnownResult: Called with the result of a volume that the user chose, if it has one.
     """
 
     def __init__(
@@ -49,6 +53,7 @@ class SegmentPanel:
         self._isShowing = False
         self._problem = ""
         self.onRunning: Callable[[bool], None] = lambda isRunning: None
+        self.onKnownResult: Callable[[Any], None] = lambda segmentationNode: None
         self._timer = qt.QTimer()
         self._timer.setInterval(POLL_INTERVAL_MS)
         self._timer.connect("timeout()", self._queue.poll)
@@ -89,6 +94,10 @@ class SegmentPanel:
         self.ui.statusLabel.text = ""
         self._list.clear()
         self._showState()
+
+    def onSceneLoaded(self) -> None:
+        """A scene was loaded: nodes that its parameters name were not there yet when those came."""
+        self._showParameters()
 
     def showResult(self, segmentationNode: Any) -> None:
         """A result was made or changed."""
@@ -220,6 +229,9 @@ class SegmentPanel:
         if not self._isShowing and self._parameters is not None:
             self._parameters.inputVolume = node
         self._showState()
+        result = None if node is None else self._results.resultOf(node)
+        if result is not None:
+            self.onKnownResult(result)
 
     def _onTicked(self) -> None:
         if self._parameters is not None:
@@ -287,7 +299,7 @@ class SegmentPanel:
     def _resultText(self, result: Any) -> str:
         if result is None:
             return _("None yet")
-        return _("{name}: {count} organs").format(name=result.GetName(), count=len(self._results.organs(result)))
+        return _("{name}, organs: {count}").format(name=result.GetName(), count=len(self._results.organs(result)))
 
     def _choiceText(self, names: tuple[str, ...]) -> str:
         tasks = self._session.choice.tasks(names)
