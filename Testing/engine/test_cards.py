@@ -116,6 +116,13 @@ def test_an_inconsistent_spec_is_named_with_the_file() -> None:
         task_card_from_bytes(changed_text({"spec": spec}), source="card.json")
 
 
+def test_a_card_keeps_the_second_kernels_of_its_decoder() -> None:
+    card = published()
+    assert b"then_kernels" not in task_card_to_bytes(card)
+    split = dataclasses.replace(card, spec=dataclasses.replace(card.spec, then_kernels=((1, 1, 3), ())))
+    assert task_card_from_bytes(task_card_to_bytes(split), source="card.json").spec == split.spec
+
+
 def test_more_channels_than_organs_are_refused() -> None:
     with pytest.raises(RegistryError, match=r"as many organs as its decoder has channels \(3\), got 2"):
         dataclasses.replace(task_card(), spec=decoder_spec(3))

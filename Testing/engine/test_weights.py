@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -25,6 +26,7 @@ DEEP = EncoderSpec(
 WIDE = DecoderSpec(
     stage_channels=(4, 6, 8), kernels=((3, 3, 3), (1, 3, 5), (3, 1, 3)), convs_per_stage=(2, 1, 3), num_organs=5
 )
+SPLIT = dataclasses.replace(WIDE, then_kernels=((1, 1, 3), (), (3, 1, 1)))
 
 
 @pytest.mark.parametrize("spec", [ENCODER_SPEC, DEEP])
@@ -33,7 +35,9 @@ def test_the_expected_weights_of_an_encoder_are_those_of_the_network(spec: Encod
     assert encoder_shapes(spec) == built
 
 
-@pytest.mark.parametrize(("spec", "encoder"), [(decoder_spec(2), ENCODER_SPEC), (decoder_spec(1), DEEP), (WIDE, DEEP)])
+@pytest.mark.parametrize(
+    ("spec", "encoder"), [(decoder_spec(2), ENCODER_SPEC), (decoder_spec(1), DEEP), (WIDE, DEEP), (SPLIT, DEEP)]
+)
 def test_the_expected_weights_of_a_decoder_are_those_of_the_network(spec: DecoderSpec, encoder: EncoderSpec) -> None:
     built = {name: tuple(value.shape) for name, value in Decoder(spec, encoder).state_dict().items()}
     assert decoder_shapes(spec, encoder) == built

@@ -17,9 +17,18 @@ WindowHU = tuple[float, float]
 Spec = TypeVar("Spec")
 
 
+_LATER = {"later": True}
+"""Metadata of a field that older files do not have: where it has its default it is not written either, so that a spec
+that says nothing new reads and compares as it always did."""
+
+
 def spec_to_json(spec: Any) -> dict[str, Any]:
     """A spec as plain JSON values (tuples become lists)."""
-    return {field.name: _plain(getattr(spec, field.name)) for field in dataclasses.fields(spec)}
+    return {
+        field.name: _plain(getattr(spec, field.name))
+        for field in dataclasses.fields(spec)
+        if field.metadata != _LATER or getattr(spec, field.name) != field.default
+    }
 
 
 def spec_from_json(kind: type[Spec], values: Mapping[str, Any]) -> Spec:
@@ -113,12 +122,15 @@ class DecoderSpec:
         kernels: Kernel of every level.
         convs_per_stage: Convolution blocks of every level, at least one.
         num_organs: Output channels without the background.
+        then_kernels: For every level the kernel of one more block that follows each of its convolution blocks, as in
+            (3, 3, 1) then (1, 1, 3), or () for none; () for the whole decoder where no level has one.
     """
 
     stage_channels: tuple[int, ...]
     kernels: tuple[Kernel3, ...]
     convs_per_stage: tuple[int, ...]
     num_organs: int
+    then_kernels: tuple[tuple[int, ...], ...] = dataclasses.field(default=(), metadata=_LATER)
 
     def __post_init__(self) -> None:
         n = len(self.stage_channels)
@@ -132,6 +144,12 @@ class DecoderSpec:
                 f"every level needs a channel and a convolution, got {self.stage_channels} and {self.convs_per_stage}"
             )
         _check_kernels("decoder", self.kernels)
+        if self.then_kernels and (len(self.then_kernels) != n or not any(self.then_kernels)):
+            raise SpecError(
+                f"then_kernels must have one entry for each of the {n} levels, at least one of them a kernel, or none "
+                f"at all, got {self.then_kernels}"
+            )
+        _check_kernels("decoder", tuple(kernel for kernel in self.then_kernels if kernel))  # type: ignore[arg-type]
         if self.num_organs < 1:
             raise SpecError(f"num_organs must be at least 1, got {self.num_organs}")
 
@@ -139,6 +157,12 @@ class DecoderSpec:
     def num_features(self) -> int:
         """Channels entering the 1x1x1 head."""
         return self.stage_channels[0]
+
+    def block_kernels(self, level: int) -> tuple[Kernel3, ...]:
+        """Kernel of every convolution block of ``level``, in the order in which they run."""
+        then = self.then_kernels[level] if self.then_kernels else ()
+        pair = (self.kernels[level], (then[0], then[1], then[2])) if then else (self.kernels[level],)
+        return pair * self.convs_per_stage[level]
 
 
 @dataclass(frozen=True, kw_only=True)

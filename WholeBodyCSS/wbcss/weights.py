@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,8 +98,8 @@ def encoder_shapes(spec: EncoderSpec) -> dict[str, tuple[int, ...]]:
     widths = (spec.in_channels, *spec.stage_channels)
     shapes: dict[str, tuple[int, ...]] = {}
     for stage, kernel in enumerate(spec.kernels):
-        prefix, count = f"stages.{stage}", spec.convs_per_stage[stage]
-        shapes |= _stack_shapes(prefix, widths[stage], widths[stage + 1], count=count, kernel=kernel)
+        kernels = (kernel,) * spec.convs_per_stage[stage]
+        shapes |= _stack_shapes(f"stages.{stage}", widths[stage], widths[stage + 1], kernels=kernels)
     return shapes
 
 
@@ -120,19 +120,18 @@ def decoder_shapes(spec: DecoderSpec, encoder: EncoderSpec) -> dict[str, tuple[i
         shapes[f"ups.{level}.weight"] = (below[level], width, *encoder.strides[level + 1])
         shapes[f"ups.{level}.bias"] = (width,)
     for level, width in enumerate(widths):
-        prefix, count = f"stages.{level}", spec.convs_per_stage[level]
         in_channels = width + encoder.stage_channels[level]
-        shapes |= _stack_shapes(prefix, in_channels, width, count=count, kernel=spec.kernels[level])
+        shapes |= _stack_shapes(f"stages.{level}", in_channels, width, kernels=spec.block_kernels(level))
     shapes["head.weight"] = (1 + spec.num_organs, spec.num_features, 1, 1, 1)
     shapes["head.bias"] = (1 + spec.num_organs,)
     return shapes
 
 
 def _stack_shapes(
-    prefix: str, in_channels: int, out_channels: int, *, count: int, kernel: Kernel3
+    prefix: str, in_channels: int, out_channels: int, *, kernels: Sequence[Kernel3]
 ) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {}
-    for block in range(count):
+    for block, kernel in enumerate(kernels):
         source = in_channels if block == 0 else out_channels
         shapes[f"{prefix}.{block}.conv.weight"] = (out_channels, source, *kernel)
         for name in ("conv.bias", "norm.weight", "norm.bias"):

@@ -53,8 +53,8 @@ def decoder_cost(spec: DecoderSpec, encoder: EncoderSpec, tile: Shape3 | None = 
         # Kernel and stride of the transposed convolution are equal: every voxel above reads one voxel below.
         macs += voxels[level] * below[level] * channels
         width = channels + encoder.stage_channels[level]
-        for _ in range(spec.convs_per_stage[level]):
-            macs += voxels[level] * width * channels * math.prod(spec.kernels[level])
+        for kernel in spec.block_kernels(level):
+            macs += voxels[level] * width * channels * math.prod(kernel)
             width = channels
     return Cost(parameters=_count(decoder_shapes(spec, encoder)), macs=macs)
 

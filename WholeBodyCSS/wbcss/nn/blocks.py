@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -28,9 +30,9 @@ class ConvBlock(nn.Module):
 
 
 def conv_stack(
-    in_channels: int, out_channels: int, *, count: int, kernel: Kernel3, stride: Stride3 = (1, 1, 1)
+    in_channels: int, out_channels: int, *, kernels: Sequence[Kernel3], stride: Stride3 = (1, 1, 1)
 ) -> nn.Sequential:
-    """``count`` blocks in a row; only the first strides."""
-    blocks = [ConvBlock(in_channels, out_channels, kernel=kernel, stride=stride)]
-    blocks += [ConvBlock(out_channels, out_channels, kernel=kernel) for _ in range(count - 1)]
+    """One block per kernel in a row; only the first strides."""
+    blocks = [ConvBlock(in_channels, out_channels, kernel=kernels[0], stride=stride)]
+    blocks += [ConvBlock(out_channels, out_channels, kernel=kernel) for kernel in kernels[1:]]
     return nn.Sequential(*blocks)

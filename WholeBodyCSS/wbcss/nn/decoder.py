@@ -39,8 +39,7 @@ class Decoder(nn.Module):
             conv_stack(
                 spec.stage_channels[level] + encoder.stage_channels[level],
                 spec.stage_channels[level],
-                count=spec.convs_per_stage[level],
-                kernel=spec.kernels[level],
+                kernels=spec.block_kernels(level),
             )
             for level in range(num_levels)
         )

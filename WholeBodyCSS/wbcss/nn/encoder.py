@@ -21,7 +21,7 @@ class Encoder(nn.Module):
         widths = (spec.in_channels, *spec.stage_channels)
         self.stages = nn.ModuleList(
             conv_stack(
-                widths[s], widths[s + 1], count=spec.convs_per_stage[s], kernel=spec.kernels[s], stride=spec.strides[s]
+                widths[s], widths[s + 1], kernels=(spec.kernels[s],) * spec.convs_per_stage[s], stride=spec.strides[s]
             )
             for s in range(len(spec.stage_channels))
         )
