@@ -187,6 +187,24 @@ def test_the_engine_is_asked_about_the_registry_in_use(places: RegistryPlaces) -
     assert not check.isRunning
 
 
+def test_another_scan_is_held_against_what_was_found_without_asking_again(places: RegistryPlaces) -> None:
+    asked: list[Sequence[str]] = []
+
+    def run(arguments: Sequence[str]) -> FakeJob:
+        asked.append(arguments)
+        return FakeJob(CommandEnd(exitCode=0, output=SOUND))
+
+    check = DoctorCheck(places, Settings(), "5.12.3", run, lambda module: True)
+    reports = _reports(check)
+    check.update(Needs(1, 1))
+    assert reports == []
+    check.start(Needs(1, 1))
+    check.poll()
+    check.update(Needs(9000, 1))
+    assert [len(report.problems) for report in reports] == [0, 1]
+    assert len(asked) == 1
+
+
 def test_an_engine_that_dies_is_reported_with_its_last_words(places: RegistryPlaces) -> None:
     end = CommandEnd(exitCode=1, message="ModuleNotFoundError: No module named 'numpy'")
     check = DoctorCheck(places, Settings(), "5.12.3", lambda arguments: FakeJob(end), lambda module: True)

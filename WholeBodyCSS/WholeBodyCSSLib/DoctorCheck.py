@@ -38,6 +38,7 @@ class DoctorCheck:
         self._isInstalled = isInstalled
         self._job: JobProtocol | None = None
         self._host = Host(slicerVersion=slicerVersion)
+        self._answer: CommandEnd | None = None
         self.onReport: Callable[[Report], None] = lambda report: None
 
     @property
@@ -58,8 +59,14 @@ class DoctorCheck:
         """Report if the engine has answered."""
         end = None if self._job is None else self._job.poll()
         if end is not None:
-            self._job = None
+            self._job, self._answer = None, end
             self.onReport(self._report(end))
+
+    def update(self, needs: Needs | None) -> None:
+        """Report again for another scan, with what the engine said last; nothing before it has said anything."""
+        if self._answer is not None and not self.isRunning:
+            self._host = self._look(needs)
+            self.onReport(self._report(self._answer))
 
     def close(self) -> None:
         """Stop without reporting."""

@@ -54,9 +54,11 @@ class DoctorPanel:
     # Life of the page
 
     def enter(self) -> None:
-        """Look, if nobody has looked yet."""
+        """Look, if nobody has looked yet; else hold what was found against the scan that is chosen now."""
         if self._report is None and not self._check.isRunning:
             self.onCheck()
+        else:
+            self._check.update(self._needsNow())
 
     def exit(self) -> None:
         """A running check goes on; it takes seconds."""
