@@ -15,7 +15,7 @@ MAX_LINES = 400
 BANNED_NAMES = {"utils", "helpers", "common", "misc"}
 BANNED_IMPORTS = {"pickle", "cPickle", "dill", "joblib", "shelve", "marshal", "cloudpickle"}
 # The slicer-core wheel flattens slicer.util into slicer; 3D Slicer does not. These exist in both.
-SLICER_NAMES = re.compile(r"util|mrmlScene|modules|app|packaging|i18n|ScriptedLoadableModule|vtk\w+|qMRML\w+")
+SLICER_NAMES = re.compile(r"util|mrmlScene|modules|app|packaging|i18n|ScriptedLoadableModule|vtk\w+|q(MRML|Slicer)\w+")
 ARRAY_FILES = {
     "CaseExport.py", "CaseFolder.py", "LabelReader.py", "OrganSegments.py", "SceneBridge.py", "SceneGeometry.py",
     "SurfaceFiles.py", "SurfaceMaking.py", "SurfaceWorker.py", "Surfaces.py",
