@@ -29,6 +29,12 @@ def test_slicer_installs_what_it_does_not_bring() -> None:
     assert set(SLICER_REQUIREMENTS) == RUN_TIME - PROVIDED_BY_SLICER
 
 
+def test_slicer_installs_what_training_needs_when_somebody_teaches_an_organ() -> None:
+    needed = (MODULE / "Resources/requirements-training.txt").read_text(encoding="utf-8").split()
+    assert set(needed) == set(PROJECT["optional-dependencies"]["train"])
+    assert "DIRECTORY Training/wbcss_training" in (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
+
+
 def test_the_constraints_pin_exactly() -> None:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = [line for line in lines if line and not line.startswith("#")]

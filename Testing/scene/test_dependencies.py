@@ -245,3 +245,16 @@ def test_pip_takes_the_constraints_from_a_folder_with_blanks_and_umlauts(tmp_pat
     )
     assert done.returncode != 0
     assert "numpy==0.0.1" in done.stdout + done.stderr
+
+
+def test_who_teaches_an_organ_gets_the_packages_for_it(tmp_path: Path) -> None:
+    slicer = FakeSlicer(ALL)
+    requirements = REQUIREMENTS.with_name(Dependencies.TRAINING_REQUIREMENTS)
+    modules = Dependencies.TRAINING_MODULES
+    assert requirements.read_text(encoding="utf-8").split() == list(modules)
+    machine = Machine(isInstalled=slicer.present.__contains__, site=tmp_path, freeMib=lambda folder: 99_999)
+    slicer.take = lambda names, constraints: slicer.present.update(names)  # type: ignore[method-assign]
+    Dependencies.ensure(slicer, requirements, Settings(), machine, modules)
+    assert slicer.present == ALL | set(modules)
+    (question,) = slicer.questions
+    assert "monai, matplotlib" in question

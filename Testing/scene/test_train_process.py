@@ -13,7 +13,7 @@ from tiny_cases import write_list
 
 from wbcss.errors import RunError
 from WholeBodyCSSLib import TrainProcess
-from WholeBodyCSSLib.TrainProcess import DetachedRun, JobEnd, LineReader, TrainJob, lastComplaint, missingModules
+from WholeBodyCSSLib.TrainProcess import DetachedRun, JobEnd, LineReader, TrainJob, lastComplaint
 
 SAYS = """
 import json, sys
@@ -113,9 +113,12 @@ def test_the_last_complaint_is_the_programs_own_or_the_last_line(tmp_path: Path)
     assert lastComplaint(path) == "Killed"
 
 
-def test_what_training_lacks_is_named() -> None:
-    assert missingModules(lambda module: module != "monai") == ("monai",)
-    assert missingModules() == ()
+def test_an_installation_without_the_back_end_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    TrainProcess.checkBackend()
+    monkeypatch.setattr(TrainProcess, "trainingFolder", lambda: tmp_path)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(RunError, match=rf"training needs the package wbcss_training in {tmp_path}, which is not there"):
+        TrainJob([])
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ import sysconfig
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,10 @@ from .Translation import _
 
 MODULES = {"safetensors": "safetensors", "fastjsonschema": "fastjsonschema", "pillow": "PIL"}
 """Packages of Resources/requirements.txt, and the module that each one brings."""
+TRAINING_MODULES = {"monai": "monai", "matplotlib": "matplotlib"}
+"""Packages of Resources/requirements-training.txt: only who teaches an organ needs them."""
+
+TRAINING_REQUIREMENTS = "requirements-training.txt"
 TORCH = "torch"
 TORCH_VERSIONS = ">=2.2"
 MIN_SLICER = (5, 10)
@@ -74,9 +78,9 @@ class Machine:
     isOnline: Callable[[], bool] = _isOnline
 
 
-def missingPackages(isInstalled: IsInstalled = _isInstalled) -> tuple[str, ...]:
-    """Packages that are needed and not installed, torch first."""
-    needed = {TORCH: TORCH, **MODULES}
+def missingPackages(isInstalled: IsInstalled = _isInstalled, modules: Mapping[str, str] = MODULES) -> tuple[str, ...]:
+    """Packages of ``modules`` that are needed and not installed, torch first."""
+    needed = {TORCH: TORCH, **modules}
     return tuple(package for package, module in needed.items() if not isInstalled(module))
 
 
@@ -88,22 +92,27 @@ def isInterrupted(settings: Settings, isInstalled: IsInstalled = _isInstalled) -
 
 
 def ensure(
-    slicer: Any, requirements: Path | str, settings: Settings | None = None, machine: Machine | None = None
+    slicer: Any,
+    requirements: Path | str,
+    settings: Settings | None = None,
+    machine: Machine | None = None,
+    modules: Mapping[str, str] = MODULES,
 ) -> None:
     """Install what is missing, after asking. Call it from a button only, on the main thread.
 
     Args:
         slicer: The package; replaced in tests.
-        requirements: Resources/requirements.txt.
+        requirements: Resources/requirements.txt, or the file that names ``modules``.
         settings: Remembers that an installation has begun, for ``isInterrupted``.
         machine: Replaced in tests.
+        modules: Packages of ``requirements``, and the module that each one brings.
 
     Raises:
         Cancelled: the user declined; nothing was installed.
         RunError: it cannot be installed here, or it failed; the message says what to do instead.
     """
     machine, settings = machine or Machine(), settings or Settings()
-    missing = missingPackages(machine.isInstalled)
+    missing = missingPackages(machine.isInstalled, modules)
     if not missing:
         settings.resumeInstallation = False
         return
@@ -121,7 +130,7 @@ def ensure(
         raise
     except subprocess.CalledProcessError as error:
         raise RunError(_reason(error, missing, machine)) from error
-    still = missingPackages(machine.isInstalled)
+    still = missingPackages(machine.isInstalled, modules)
     if still:
         raise RunError(f"WholeBodyCSS still needs {_listed(still)}: restart Slicer, then press the button again")
     settings.resumeInstallation = False
@@ -131,9 +140,7 @@ def _check(slicer: Any, missing: tuple[str, ...], machine: Machine) -> None:
     """Raise RunError for what is certain to fail, before the user is asked."""
     version = (int(slicer.app.majorVersion), int(slicer.app.minorVersion))
     if version < MIN_SLICER:
-        raise RunError(
-            f"WholeBodyCSS needs Slicer 5.10 or newer, got {version[0]}.{version[1]}; install a newer one"
-        )
+        raise RunError(f"WholeBodyCSS needs Slicer 5.10 or newer, got {version[0]}.{version[1]}; install a newer one")
     if slicer.app.testingEnabled():
         raise RunError(
             f"{_listed(missing)} must be installed before a test, nothing is installed while Slicer is tested"

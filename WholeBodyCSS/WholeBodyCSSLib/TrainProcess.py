@@ -25,10 +25,8 @@ from wbcss.errors import EXIT_CANCELLED, EXIT_DONE, EXIT_FAILED, RunError
 from .EngineProcess import ENGINE_DIR, workerCommand, workerEnvironment
 
 OUTPUT, ERRORS = "output.jsonl", "errors.log"
-TRAINING_MODULES = ("wbcss_training", "monai", "matplotlib")
-"""What the back end needs beyond the engine."""
-
-_MODULE = "wbcss_training.cli"
+_PACKAGE = "wbcss_training"
+_MODULE = f"{_PACKAGE}.cli"
 _PREFIX = "wbcss-train: "
 _KILL_AFTER_S = 1.0
 
@@ -45,14 +43,13 @@ def trainEnvironment(base: Mapping[str, str]) -> dict[str, str]:
     return {**environment, "PYTHONPATH": os.pathsep.join([environment["PYTHONPATH"], str(trainingFolder())])}
 
 
-def missingModules(isInstalled: Callable[[str], bool] | None = None) -> tuple[str, ...]:
-    """Modules of TRAINING_MODULES that are not there."""
-
-    def isThere(module: str) -> bool:
-        isBackend = module == TRAINING_MODULES[0] and (trainingFolder() / module).is_dir()
-        return isBackend or importlib.util.find_spec(module) is not None
-
-    return tuple(module for module in TRAINING_MODULES if not (isInstalled or isThere)(module))
+def checkBackend() -> None:
+    """Raise RunError unless the back end is part of this installation."""
+    if not (trainingFolder() / _PACKAGE).is_dir() and importlib.util.find_spec(_PACKAGE) is None:
+        raise RunError(
+            f"training needs the package {_PACKAGE} in {trainingFolder()}, which is not there; install the extension "
+            "again"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,10 +127,11 @@ class LineReader:
 class DetachedRun:
     """A back end process that does not end with Slicer; it is running once this is made.
 
-    Raises RunError if it cannot be started.
+    Raises RunError if it cannot be started, or the back end is not installed.
     """
 
     def __init__(self, arguments: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None) -> None:
+        checkBackend()
         command = [*workerCommand(_MODULE), *arguments]
         detached = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0) | getattr(subprocess, "DETACHED_PROCESS", 0)
         try:

@@ -266,6 +266,23 @@ class WizardPanelTest(WidgetTestCase):
         self.click(panel.train.ui.resumeButton)
         self.assertEqual(self.logic.view.state, RunState.RUNNING)
 
+    def test_aRunThatWasFoundGoesOnWithTheLimitItWasBegunWith(self):
+        panel = self.open()
+        self.describe()
+        self.click(panel.ui.nextButton)
+        panel.train.ui.minutesSpin.value = 7
+        panel.train.ui.limitCheck.checked = True
+        self.click(panel.train.ui.estimateButton)
+        self.waitUntil(lambda: panel.train.ui.startButton.enabled, "the estimate")
+        self.click(panel.train.ui.startButton)
+        begun = self.backEnd.commands[-1]
+        self.assertIn("7", begun)
+        self.backEnd.write("state.json", {"state": "paused", "message": ""})
+        panel.cleanup()
+        panel = self.open()
+        self.click(panel.train.ui.resumeButton)
+        self.assertEqual(self.backEnd.commands[-1], begun)
+
     def test_aRunThatSlicerLeftIsFoundAgain(self):
         self.open()
         self.train()

@@ -12,7 +12,9 @@ import slicer
 from wbcss.arrayfile import ArrayFile
 from wbcss.errors import WbcssError
 from wbcss.protocol import OrganItem
+from wbcss.resources import resource_path
 
+from .. import Dependencies
 from ..CaseExport import CaseExport
 from ..DoctorCheck import DoctorCheck
 from ..DoctorReport import Needs, needsOf
@@ -67,7 +69,7 @@ class ModulePages:
             uiLoader,
             EnrollLogic(logic.settings, logic.places.writable),
             EnrollScene(CaseExport()),
-            ensure,
+            lambda: self._ensureTraining(ensure),
             lambda: [str(row.task) for row in manager.listing().rows],
         )
         self.tasks = TasksPanel(uiLoader, manager, logic.places, logic.settings)
@@ -137,6 +139,12 @@ class ModulePages:
         """Import task packages that were dropped onto Slicer."""
         self._tabs.setCurrentWidget(self.tasks.widget)
         self.tasks.importPackages(paths)
+
+    def _ensureTraining(self, ensure: Callable[[], None]) -> None:
+        """Install what teaching an organ needs beyond segmenting, after asking. Raises WbcssError."""
+        ensure()
+        requirements = resource_path(Dependencies.TRAINING_REQUIREMENTS)
+        Dependencies.ensure(slicer, requirements, self._logic.settings, modules=Dependencies.TRAINING_MODULES)
 
     def _needs(self) -> Needs | None:
         """What the chosen scan and the ticked organs need."""

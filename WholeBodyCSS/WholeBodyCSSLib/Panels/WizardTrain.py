@@ -35,6 +35,7 @@ class WizardTrain:
         self._logic, self._prepare, self._onChanged = logic, prepare, onChanged
         self._shownCurve: tuple[Path, int] | None = None
         self._message = ""
+        self._isFilling = False
         self.widget, self.ui = loadPanel(uiLoader, "WizardTrain")
         ui = self.ui
         ui.estimateButton.connect("clicked(bool)", self.onEstimate)
@@ -49,7 +50,14 @@ class WizardTrain:
 
     def enter(self) -> None:
         """Estimate a run that has not begun."""
-        self.ui.limitCheck.checked = self._logic.minutes is not None
+        minutes = self._logic.minutes
+        self._isFilling = True
+        try:
+            self.ui.limitCheck.checked = minutes is not None
+            if minutes is not None:
+                self.ui.minutesSpin.value = int(minutes)
+        finally:
+            self._isFilling = False
         if self._logic.view.state == RunState.NONE and not self._logic.isEstimating:
             self.onEstimate()
         self.showState()
@@ -74,6 +82,8 @@ class WizardTrain:
         self._attempt(self._logic.estimate, prepare=True)
 
     def onLimit(self) -> None:
+        if self._isFilling:
+            return  # a run that was found keeps the limit it was begun with
         self._logic.minutes = float(self.ui.minutesSpin.value) if self.ui.limitCheck.checked else None
         self._logic.stopJob()
         self._logic.needs = None
