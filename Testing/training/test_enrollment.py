@@ -96,9 +96,8 @@ def test_pools_fit_the_cache_and_are_read_often_enough(
     assert schedule.bytes_per_patch == patch_bytes(ENCODER, schedule.features)
     assert schedule.cache_bytes <= cache_gib * 2**30
     assert schedule.num_validation == min(16, 4 * num_validation)
-    reads = 4 if num_training <= 10 else 8
     assert schedule.num_training >= 1
-    assert (schedule.num_training - 1) * reads < steps * batch  # one more would be read too seldom
+    assert (schedule.num_training - 1) * 4 < steps * batch  # one more would be read too seldom
     assert schedule.round_steps % config.log_every == 0
     assert schedule.coarse_steps % schedule.round_steps == 0
     assert schedule.coarse_steps <= 0.6 * steps
