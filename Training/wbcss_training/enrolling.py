@@ -24,15 +24,13 @@ from wbcss.loading import load_decoder, load_encoder, save_weights
 from wbcss.nn.encoder import Encoder
 from wbcss.progress import IsCancelled, Progress, never, silent
 from wbcss.registry import Registry, StagedTask
-from wbcss.specs import spec_to_json
 from wbcss.tiling import shrink_tile
 
-from .annotation import Case
-from .cases import CasePatches
+from .casepools import CasePools, case_patches, encode_case_pools
 from .config import TrainConfig
 from .enrollment import EnrollmentReport, EnrollmentRequest, Schedule, schedule_of
 from .estimate import Forecast, measure, steps_within
-from .features import FeaturePool, encode_pool, pool_key
+from .features import FeaturePool
 from .heldout import judge, load_staged
 from .initial import start_decoder
 from .learner import DecoderLearner, build_decoder_learner
@@ -42,9 +40,6 @@ from .rounds import train_in_rounds
 from .runfolder import BEFORE, CARD, DECODER, FEATURES, OVERLAYS, RECORD, REPORT, TRAINED, VALIDATION, RunFolder
 
 _ADVICE = "choose a smaller patch or decoder"
-_VALIDATION_SEED = 1_000_003
-"""Added to the seed of the patches: held-out cases are cut elsewhere."""
-
 _PREPARED, _VALIDATED = 0.02, 0.97
 """Of the whole, when encoding begins and when nothing but the proof is left."""
 
@@ -163,7 +158,7 @@ class _Run:
         request = self.request
         schedule = self.schedule(request.train)
         measured = measure(
-            self.source(request.training, schedule),
+            case_patches(request, request.training, schedule, encoder=self.encoder.spec, run_dir=self.folder.root),
             self.encoder,
             schedule,
             held_out=request.validation[0] if request.validation else None,
@@ -201,13 +196,14 @@ class _Run:
     def _attempt(self, config: TrainConfig, rung: Step) -> None:
         schedule = self.schedule(replace(config, batch_size=rung.batch, patch=rung.tile))
         with self.timed("encode"):
-            pool, held_out = self._pools(schedule)
+            pools = self._pools(schedule)
+        held_out = pools.held_out
         torch.manual_seed(config.seed)
         learner = self._learner(schedule)
         with self.timed("train"):
             trained = train_in_rounds(
                 learner,
-                pool,
+                pools.training,
                 held_out,
                 schedule=schedule,
                 run_dir=self.folder.root,
@@ -235,52 +231,17 @@ class _Run:
             start_decoder(learner.decoder, theirs, card=start, organs=self.request.organs)
         return learner.to(self.device)
 
-    def _pools(self, schedule: Schedule) -> tuple[FeaturePool, FeaturePool | None]:
-        sources = [self.source(self.request.training, schedule)]
-        counts = [schedule.num_training]
-        if schedule.num_validation:
-            sources.append(self.source(self.request.validation, schedule, held_out=True))
-            counts.append(schedule.num_validation)
-        pools = []
-        for number, (source, count) in enumerate(zip(sources, counts, strict=True)):
-            first = sum(counts[:number]) / sum(counts)
-            pool = encode_pool(
-                source,
-                self.encoder,
-                self.folder.root / FEATURES / self._key(schedule, source, held_out=number == 1),
-                count=count,
-                spec=schedule.features,
-                device=self.device,
-                num_workers=self.num_workers,
-                progress=self._part("encode", first, first + count / sum(counts)),
-                cancelled=self.cancelled,
-            )
-            pools.append(replace(pool, seed=schedule.config.seed))
-        return pools[0], pools[1] if len(pools) > 1 else None
-
-    def _key(self, schedule: Schedule, source: CasePatches, *, held_out: bool) -> str:
-        facts = {
-            "organs": list(source.organs),
-            "features": spec_to_json(schedule.features),
-            "seed": source.seed,
-            "foreground_share": source.foreground_share,
-            "augmentation": source.augmentation,
-        }
-        ids = self.request.validation_ids if held_out else self.request.training_ids
-        return pool_key(self.registry.encoder_card().weights_sha256, ids, facts)
-
-    def source(self, cases: tuple[Case, ...], schedule: Schedule, *, held_out: bool = False) -> CasePatches:
-        """Patches of ``cases``; held-out ones as they are, each about an organ."""
-        seed = schedule.config.seed + 1
-        return CasePatches(
-            task=self.request.task,
-            organs=self.request.organs,
-            cases=cases,
-            cache_dir=self.folder.root / "cases",
-            encoder=replace(self.encoder.spec, tile=schedule.features.patch),
-            seed=seed + _VALIDATION_SEED if held_out else seed,
-            foreground_share=1.0 if held_out else 0.33,
-            augmentation="none" if held_out else self.request.augmentation,
+    def _pools(self, schedule: Schedule) -> CasePools:
+        return encode_case_pools(
+            self.request,
+            schedule,
+            self.encoder,
+            encoder_sha256=self.registry.encoder_card().weights_sha256,
+            run_dir=self.folder.root,
+            device=self.device,
+            num_workers=self.num_workers,
+            progress=partial(self._part, "encode"),
+            cancelled=self.cancelled,
         )
 
     # After
