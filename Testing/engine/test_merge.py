@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 from itertools import permutations
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
-from wbcss.errors import Cancelled, LabelSpaceError
+from wbcss.errors import Cancelled, LabelSpaceError, SpecError
 from wbcss.labels import TaskId
-from wbcss.merge import Merger, TaskPrediction, merge_predictions
-from wbcss.specs import MergeRules
+from wbcss.lesions import LesionRules
+from wbcss.merge import Merger, TaskPrediction, Witness, merge_predictions
+from wbcss.specs import MergeRules, MergeStrategy
 
 SHAPE = (3, 4, 5)
 unhurried = settings(deadline=None, max_examples=60)
@@ -45,7 +48,7 @@ def some_predictions(draw: st.DrawFn) -> list[TaskPrediction]:
 
 some_rules = st.builds(
     MergeRules,
-    strategy=st.sampled_from(["most_confident", "registry_order"]),
+    strategy=st.sampled_from(["evidence", "most_confident", "registry_order"]),
     min_confidence=st.sampled_from([0.0, 0.4, 0.55]),
 )
 
@@ -103,7 +106,7 @@ def organs_spoken_for(task: TaskPrediction, predictions: list[TaskPrediction], r
         for other in sorted(predictions, key=lambda p: p.rank):
             claimed = other.confidence[other.labels == label].astype(np.float64)
             if len(claimed) and claimed.mean() >= rules.min_confidence:
-                scores[other.task] = claimed.sum() if rules.strategy == "most_confident" else 1.0
+                scores[other.task] = 1.0 if rules.strategy == "registry_order" else claimed.sum()
         if scores and max(scores, key=lambda name: scores[name]) == task.task:
             owned.append(int(label))
     return owned
@@ -147,6 +150,145 @@ def test_merging_plane_by_plane_equals_merging_the_whole(predictions: list[TaskP
     expected = merge_predictions(predictions, rules=rules)
     np.testing.assert_array_equal(labels, expected[0])
     np.testing.assert_array_equal(confidence, expected[1])
+
+
+@unhurried
+@given(some_predictions(), some_rules)
+def test_a_new_task_changes_other_organs_only_where_it_claims_more_confidently(
+    predictions: list[TaskPrediction], rules: MergeRules
+) -> None:
+    new = predictions[-1]
+    known = {int(label) for label in np.unique(new.labels)}
+    if len(predictions) == 1:
+        return
+    before, sure = merge_predictions(predictions[:-1], rules=rules)
+    after, _ = merge_predictions(predictions, rules=rules)
+    for organ in set(np.unique(np.stack([before, after])).tolist()) - known - {0}:
+        changed = (before == organ) != (after == organ)
+        assert (before[changed] == organ).all(), "an organ that the new task does not know has grown"
+        assert (new.labels[changed] > 0).all()
+        assert (new.confidence[changed] >= sure[changed]).all()
+
+
+def test_an_organ_does_not_spread_where_a_former_owner_of_its_neighbor_held_it_off() -> None:
+    """The old task held the liver 5 off voxel 1 with its spleen 7; the new spleen is elsewhere, the liver stays."""
+    old = row("old", 0, [7, 7, 0, 0], [0.75, 0.75, 1.0, 1.0])
+    liver = row("liver", 1, [0, 5, 5, 0], [1.0, 0.5, 0.5, 1.0])
+    new = row("new", 2, [7, 0, 0, 7], [1.0, 1.0, 1.0, 1.0])
+    assert merged(old, liver)[0] == [7, 7, 5, 0]
+    assert merged(old, liver, new)[0] == [7, 0, 5, 7]
+    late = row("late", 3, [0, 6, 0, 0], [1.0, 0.5, 1.0, 1.0])  # came after the old spleen was gone
+    assert merged(old, liver, new, late)[0] == [7, 6, 5, 7]
+
+
+@unhurried
+@given(some_predictions())
+def test_no_shared_organ_has_more_pieces_than_its_owners_claim_cut_by_surer_organs(
+    predictions: list[TaskPrediction],
+) -> None:
+    """With one organ only nothing cuts, so the pieces are exactly those of one task; voxelwise merges break this."""
+    alone = [prediction(p.task, p.rank, np.where(p.labels > 0, 7, 0), p.confidence) for p in predictions]
+    labels, _ = merge_predictions(alone)
+    pieces = [ndimage.label(p.labels == 7)[1] for p in alone]
+    assert ndimage.label(labels == 7)[1] in pieces
+
+
+def test_voxelwise_maximum_chequers_where_the_organwise_decision_does_not() -> None:
+    claims = [7] * 6
+    one = row("one", 0, [7, 7, 0, 0, 7, 0], [0.75, 0.75, 0.25, 0.25, 0.75, 0.25])
+    other = row("other", 1, claims, [0.5] * 6)
+    assert merged(one, other)[0] == claims
+    two = row("two", 1, [0, 0, 8, 8, 8, 8], [0.5] * 6)
+    assert merged(one, two, rules=MergeRules(strategy="max_confidence"))[0] == [7, 7, 8, 8, 7, 8]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "labels", "confidence"),
+    [
+        ("last_writer", [2, 2, 1, 0], [0.25, 0.5, 0.5, 0.5]),
+        ("fixed_priority", [1, 2, 1, 0], [0.75, 0.5, 0.5, 0.5]),
+        ("max_confidence", [1, 2, 1, 0], [0.75, 0.5, 0.5, 0.5]),
+    ],
+)
+def test_the_baselines_settle_every_voxel_by_itself(
+    strategy: MergeStrategy, labels: list[int], confidence: list[float]
+) -> None:
+    first = row("first", 0, [1, 0, 1, 0], [0.75, 0.25, 0.5, 0.5])
+    second = row("second", 1, [2, 2, 0, 0], [0.25, 0.5, 1.0, 0.75])
+    for pair in permutations([first, second]):
+        assert merged(*pair, rules=MergeRules(strategy=strategy)) == (labels, confidence)
+
+
+def with_witnesses(
+    *predictions: TaskPrediction, witnesses: dict[tuple[str, int], Witness], rules: MergeRules = MergeRules()
+) -> tuple[list[int], Merger]:
+    labels, confidence = np.zeros((len(predictions[0].labels), 1, 1), np.uint16), np.ones((4, 1, 1), np.float16)
+    merger = Merger(
+        labels,
+        confidence[: len(labels)],
+        organs={p.task: [1, 7, 9] for p in predictions},
+        ranks={p.task: p.rank for p in predictions},
+        rules=rules,
+        lesions=LesionRules(hosts={9: frozenset({7})}, pathological={TaskId("b"): frozenset({7})}, smallest_voxels=2),
+    )
+    merger.write((slice(None), slice(None), slice(None)), predictions)
+    merger.finish(witnesses={(TaskId(task), label): witness for (task, label), witness in witnesses.items()})
+    return labels.ravel().tolist(), merger
+
+
+def test_an_organ_unlike_the_training_data_goes_to_the_other_task() -> None:
+    a, b = row("a", 0, [7, 7, 7], [1.0] * 3), row("b", 1, [7, 7, 0], [0.75] * 3)
+    assert with_witnesses(a, b, witnesses={})[0] == [7, 7, 7]
+    assert with_witnesses(a, b, witnesses={("a", 7): Witness(anomaly=-0.5)})[0] == [7, 7, 7]
+    assert with_witnesses(a, b, witnesses={("a", 7): Witness(anomaly=3.0)})[0] == [7, 7, 0]
+    assert with_witnesses(a, b, witnesses={("a", 7): Witness(gate=0.0)})[0] == [7, 7, 7]
+    assert with_witnesses(a, b, witnesses={("a", 7): Witness(gate=0.0, anomaly=1.0)})[0] == [7, 7, 0]
+
+
+def test_a_touching_lesion_gives_the_organ_to_the_task_that_has_seen_such() -> None:
+    """The lesion keeps its voxels; the organ is that of the decoder trained with lesions."""
+    healthy = row("a", 0, [7, 7, 7, 0], [1.0, 1.0, 0.75, 1.0])
+    with_lesion = row("b", 1, [7, 7, 9, 9], [0.75, 0.75, 1.0, 0.75])
+    assert with_witnesses(healthy, with_lesion, witnesses={})[0] == [7, 7, 9, 9]
+    _, merger = with_witnesses(healthy, with_lesion, witnesses={})
+    found = {c.task: c for c in merger.candidates() if c.label == 7}
+    assert (found[TaskId("a")].inputs[4], found[TaskId("b")].inputs[4]) == (0.0, 1.0)
+    assert not found[TaskId("a")].speaks
+    assert found[TaskId("b")].speaks
+    assert found[TaskId("a")].inputs[3] == pytest.approx(2 * 2 / (3 + 2))
+
+
+def test_a_lesion_too_small_or_too_far_away_decides_nothing() -> None:
+    healthy = row("a", 0, [7, 7, 7, 0], [1.0] * 4)
+    small = row("b", 1, [7, 7, 9, 0], [0.75, 0.75, 0.5, 1.0])
+    _, merger = with_witnesses(healthy, small, witnesses={})
+    assert [c.speaks for c in merger.candidates() if c.label == 7] == [True, False]
+    far = row("b", 1, [7, 0, 9, 9], [0.75] * 4)
+    _, merger = with_witnesses(row("a", 0, [7, 0, 0, 0], [1.0] * 4), far, witnesses={})
+    assert [c.speaks for c in merger.candidates() if c.label == 7] == [True, False]
+
+
+def test_where_tasks_disagree_is_told() -> None:
+    a, b = row("a", 0, [7, 7, 7, 7], [1.0] * 4), row("b", 1, [7, 0, 0, 0], [1.0] * 4)
+    _, merger = with_witnesses(a, b, witnesses={})
+    dispute = merger.disputes()[7]
+    assert dispute.voxels == 3
+    assert dispute.ijk == (2, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"strategy": "vote"}, "strategy must be one of evidence, .*, got 'vote'"),
+        ({"min_confidence": 2.0}, r"min_confidence must be in \[0, 1\], got 2\.0"),
+        ({"confidence_weight": -1.0}, r"confidence_weight must be a number of at least 0, got -1\.0"),
+        ({"lesion_mm3": float("nan")}, "lesion_mm3 must be a number of at least 0, got nan"),
+        ({"bias": float("inf")}, "bias must be a number, got inf"),
+    ],
+)
+def test_rules_that_make_no_sense_are_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        MergeRules(**values)
 
 
 def test_a_shared_organ_goes_as_a_whole_to_the_task_surer_over_the_union() -> None:

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from .errors import SpecError
 from .volume import Shape3, Spacing_mm
@@ -184,21 +184,66 @@ class TileSpec:
             raise SpecError(f"tile size must be positive along every axis, got {self.size}")
 
 
+MergeStrategy = Literal[
+    "evidence", "most_confident", "registry_order", "last_writer", "fixed_priority", "max_confidence"
+]
+
+
 @dataclass(frozen=True, kw_only=True)
 class MergeRules:
-    """How an organ claimed by several tasks is settled.
+    """How voxels and organs claimed by several tasks are settled (METHOD 1.5): every threshold and weight.
+
+    The first three strategies give an organ as a whole to one task: ``evidence`` to the best by the logistic model
+    below, ``most_confident`` by the mean confidence over the union alone, ``registry_order`` to the task published
+    first. The last three decide voxel by voxel and are there to be compared with: ``last_writer`` takes the task
+    published last, ``fixed_priority`` the one published first, ``max_confidence`` the surest.
+
+    The logistic model is ``z = bias + confidence_weight * c + gate_weight * g - anomaly_weight * a
+    + agreement_weight * d + pathology_weight * p`` with, for one task and one organ,
+
+    - c in [0, 1]: calibrated confidence, mean over the union of all tasks' claims (0 where this task claims nothing);
+    - g in [0, 1]: the body-part gate, 1 where nothing is known;
+    - a in [0, 3]: how far the organ is from the training data, 0 up to the threshold, 1 at twice the threshold;
+    - d in [0, 1]: mean Dice with the claims of the other tasks, 0 if nobody else claims the organ;
+    - p in {0, 1}: a lesion touches the organ and the task was trained on scans with such lesions.
+
+    Weights are not negative: more confidence can never lose an organ. The defaults are a prior, not a measurement;
+    ``wbcss-train evaluate --learn-rules`` fits them to validation cases, starting from here.
 
     Attributes:
-        strategy: ``most_confident`` gives each organ to the task with the higher mean confidence over the union of
-            its candidates; ``registry_order`` to the task published first.
-        min_confidence: A task whose mean confidence for an organ is below this does not compete for it.
+        strategy: See above.
+        min_confidence: A task whose mean confidence in its own claims of an organ is below this does not compete.
+        bias, confidence_weight, gate_weight, anomaly_weight, agreement_weight, pathology_weight: Of the model.
+        lesion_mm3: A connected lesion must have at least this volume to count as touching an organ.
     """
 
-    strategy: Literal["most_confident", "registry_order"] = "most_confident"
+    strategy: MergeStrategy = "evidence"
     min_confidence: float = 0.0
+    bias: float = -10.0
+    confidence_weight: float = 8.0
+    gate_weight: float = 4.0
+    anomaly_weight: float = 2.0
+    agreement_weight: float = 0.0
+    pathology_weight: float = 4.0
+    lesion_mm3: float = 200.0
 
     def __post_init__(self) -> None:
-        if self.strategy not in ("most_confident", "registry_order"):
-            raise SpecError(f"strategy must be most_confident or registry_order, got {self.strategy!r}")
+        if self.strategy not in get_args(MergeStrategy):
+            raise SpecError(f"strategy must be one of {', '.join(get_args(MergeStrategy))}, got {self.strategy!r}")
         if not 0 <= self.min_confidence <= 1:
             raise SpecError(f"min_confidence must be in [0, 1], got {self.min_confidence}")
+        if not math.isfinite(self.bias):
+            raise SpecError(f"bias must be a number, got {self.bias}")
+        for name in (*MERGE_WEIGHTS, "lesion_mm3"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise SpecError(f"{name} must be a number of at least 0, got {value}")
+
+    @property
+    def is_voxelwise(self) -> bool:
+        """Whether voxels are settled one by one, so that an organ may become a patchwork of tasks."""
+        return self.strategy in ("last_writer", "fixed_priority", "max_confidence")
+
+
+MERGE_WEIGHTS = ("confidence_weight", "gate_weight", "anomaly_weight", "agreement_weight", "pathology_weight")
+"""Of the logistic model, in the order of its inputs c, g, a, d, p; the third is subtracted."""
