@@ -2,6 +2,7 @@
 
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import qt
@@ -30,6 +31,10 @@ class SegmentTestCase(WidgetTestCase):
         self.folder = Path(folder.name) / "Größe 大"
         self.folder.mkdir()
         make_registry(self.folder / "registry")
+        (self.folder / "temporary").mkdir()
+        patch = mock.patch("tempfile.tempdir", str(self.folder / "temporary"))
+        patch.start()
+        self.addCleanup(patch.stop)
         Settings(qt.QSettings()).registryFolder = str(self.folder / "registry")
         self.module = self.openModule()
         self.module.exit()
@@ -67,7 +72,7 @@ class SegmentTestCase(WidgetTestCase):
         self.waitUntil(lambda: self.ui.progressBar.value > 100, "progress", PATIENCE_S)
 
     def temporaryFolders(self):
-        return set(Path(tempfile.gettempdir()).glob("WholeBodyCSS-*"))
+        return set((self.folder / "temporary").glob("*"))
 
     def scans(self, count):
         """A folder of CT files."""
