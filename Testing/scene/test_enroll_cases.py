@@ -99,6 +99,14 @@ def test_reading_asks_for_names_only(backEnd: BackEnd) -> None:
     assert cases.rows == ()
 
 
+def test_cases_out_of_the_scene_are_called_by_their_volumes(backEnd: BackEnd) -> None:
+    cases = EnrollCases(backEnd)
+    for titles, shown in ((("A", "B", "C"), ["A", "B", "C"]), (("A",), ["a.nii.gz", "b.nii.gz", "c.nii.gz"])):
+        cases.read(Path("/data"), titles)
+        backEnd.answer(cases, NAMES)
+        assert [row.title for row in cases.rows] == shown
+
+
 def test_a_name_that_is_not_clear_must_be_answered(cases: EnrollCases) -> None:
     with pytest.raises(InputError, match="say what Livr is, or do not learn it"):
         cases.arguments()

@@ -17,7 +17,7 @@ from .loop import METRICS
 
 CURVES = "curves.png"
 _SIZE_INCH = (7.0, 4.0)
-_AXES = (0.09, 0.13, 0.79, 0.82)
+_AXES = (0.11, 0.13, 0.77, 0.82)
 """Left, bottom, width and height: fixed, because measuring the texts takes longer than drawing them."""
 
 

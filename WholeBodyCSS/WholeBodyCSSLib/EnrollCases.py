@@ -6,7 +6,7 @@ Free of Qt and MRML. The check itself is ``wbcss-train check``; here its report 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -151,6 +151,7 @@ class EnrollCases:
         self._starter = starter
         self._job: JobProtocol | None = None
         self._checked: tuple[int, ...] = ()
+        self._titles: tuple[str, ...] = ()
         self.activity = Activity.IDLE
         self.path: Path | None = None
         self.names: tuple[NameRow, ...] = ()
@@ -215,9 +216,13 @@ class EnrollCases:
 
     # What a user does
 
-    def read(self, path: Path) -> None:
-        """Find out which cases lie at ``path`` and what their labels are called. Raises RunError."""
+    def read(self, path: Path, titles: Sequence[str] = ()) -> None:
+        """Find out which cases lie at ``path`` and what their labels are called. Raises RunError.
+
+        ``titles`` is what the cases are called on the screen, if not by their files.
+        """
         self.close()
+        self._titles = tuple(titles)
         self.path, self.names, self.rows, self.general = path, (), (), ()
         self.isSameGrid = self.isChecked = False
         self._start(Activity.READING, ("check", "--cases", str(path), "--names", "--json"))
@@ -282,7 +287,9 @@ class EnrollCases:
         if facts is None:
             self.message = end.message
             return
-        self.rows = tuple(CaseRow(title=str(title)) for title in facts.get("cases", ()))
+        files = tuple(map(str, facts.get("cases", ())))
+        titles = self._titles if len(self._titles) == len(files) else files
+        self.rows = tuple(CaseRow(title=title) for title in titles)
         self.names = tuple(
             NameRow(
                 name=str(row["name"]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ class WizardCases:
         self._isFilling = False
         self._shownNames: tuple[str, ...] = ()
         self.widget, self.ui = loadPanel(uiLoader, "WizardCases")
-        scene.onDone = self._read
+        scene.onDone = lambda path: self._read(path, [pair.volumeNode.GetName() for pair in scene.pairs])
         ui = self.ui
         ui.sourceSelector.connect("currentIndexChanged(int)", self.onSource)
         ui.addPairButton.connect("clicked(bool)", self.onAddPair)
@@ -209,8 +209,8 @@ class WizardCases:
         """The logic makes new cases for each enrolment."""
         self._cases.onChanged = self.refresh
 
-    def _read(self, path: Path) -> None:
-        self._attempt(lambda: self._cases.read(path))
+    def _read(self, path: Path, titles: Sequence[str] = ()) -> None:
+        self._attempt(lambda: self._cases.read(path, titles))
 
     def _mend(self, mend: Mend) -> None:
         self._cases.mend(mend, self.ui.casesTable.currentRow())
