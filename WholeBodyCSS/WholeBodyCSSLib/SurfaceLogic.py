@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,10 +158,14 @@ class SurfaceLogic:
         self.onFinished(run.segmentationNode, count)
 
     def _remove(self, folder: Path) -> None:
-        """Remove temporary files: they show a patient's organs."""
-        shutil.rmtree(folder, ignore_errors=True)
-        if folder.exists():
-            _LOG.warning("temporary files of surfaces could not be removed")
+        """Remove temporary files, for they show a patient's organs; aside, for hundreds of MB keep the disk busy."""
+        threading.Thread(target=_removed, args=(folder,), name="remove surfaces").start()
+
+
+def _removed(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        _LOG.warning("temporary files of surfaces could not be removed")
 
 
 def _newFolder() -> Path:
