@@ -19,7 +19,7 @@ from .OrganTree import colorIcon
 from .PanelParts import UiLoader, loadPanel
 
 _EYE, _NAME = 0, 1
-_EYE_PIXELS = 24
+_EYE_PIXELS, _NAME_PIXELS = 24, 122
 _FIRST = _NAME
 """Column of the widget that shows ``COLUMNS[0]``."""
 
@@ -97,7 +97,10 @@ class ResultsPanel:
         header = ui.organTable.horizontalHeader()
         header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
         header.setMinimumSectionSize(_EYE_PIXELS)
-        header.setStretchLastSection(True)
+        # The user may widen names; reasons take what is left, so that nothing has to be scrolled sideways.
+        header.setSectionResizeMode(_NAME, qt.QHeaderView.Interactive)
+        header.resizeSection(_NAME, _NAME_PIXELS)
+        header.setSectionResizeMode(_FIRST + len(COLUMNS) - 1, qt.QHeaderView.Stretch)
         header.setSortIndicatorShown(True)
         header.setSectionsClickable(True)
         # Sorted here and not by the widget: that one would sort numbers as words.
