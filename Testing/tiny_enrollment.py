@@ -51,6 +51,9 @@ CONFIG = TrainConfig(
     log_every=1,
     autocast=False,
 )
+CONTRAST = np.array([0, 180, 110, 50], np.int16)
+"""HU that the values of ``tiny_cases.labels`` add, so that organs can be told from the rest."""
+
 SEGMENTATION = SegmentOptions(device="cpu", backend="torch", overlap=0.0, threads=1)
 
 
@@ -82,9 +85,9 @@ def registry_with_earlier_task(root: Path) -> Registry:
 def write_pairs(folder: Path, *, count: int) -> list[dict[str, str]]:
     """The patients of ``tiny_cases`` with organs that can be told from the rest; returns the entries of their list."""
     entries = tiny_cases.write_pairs(folder, count=count)
-    contrast = np.array([0, 180, 110, 50], np.int16)[tiny_cases.labels()]
     for number, entry in enumerate(entries):
-        write_volume(folder / entry["image"], tiny_cases.hu(number) + contrast, tiny_cases.AFFINE)
+        hu = tiny_cases.hu(number) + CONTRAST[tiny_cases.labels()]
+        write_volume(folder / entry["image"], hu, tiny_cases.AFFINE)
     return entries
 
 

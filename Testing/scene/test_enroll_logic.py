@@ -281,7 +281,7 @@ def test_the_report_is_read_worst_organ_first() -> None:
 
 def test_the_proof_is_a_sentence() -> None:
     assert proofText({"unchanged": ["a@1", "b@2"], "unchanged_organs": 143}) == (
-        "143 of 143 earlier organs unchanged, bit for bit (2 published tasks compared)."
+        "143 of 143 earlier organs unchanged, bit for bit. Published task versions compared: 2."
     )
     assert "first task of the registry" in proofText({"unchanged": [], "unchanged_organs": 0})
     assert proofText({}) == ""

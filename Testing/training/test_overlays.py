@@ -45,16 +45,17 @@ def test_every_voxel_is_agreed_missed_or_too_much() -> None:
 def test_the_areas_on_the_picture_are_those_of_the_slices() -> None:
     """Of twelve columns of voxels four are missed, four agreed and four too much, in coronal and axial slices."""
     picture = draw_overlay(volume(), compare(block(slice(6, 14)), block(slice(10, 18))), title="t")
-    for left in (14, 14 + 2 * 354):  # the sagittal slice between them lies in one of the three
-        shown = counts(picture.crop((left, 30, left + 340, 380)))
-        assert shown[AGREED] > 2000
-        assert shown[MISSED] == pytest.approx(shown[AGREED], rel=0.05)
-        assert shown[EXTRA] == pytest.approx(shown[AGREED], rel=0.05)
+    third = picture.width // 3
+    for left in (0, 2 * third):  # the sagittal slice between them lies in one of the three
+        shown = counts(picture.crop((left, 0, left + third, picture.height)))
+        assert shown[AGREED] > 1000
+        assert shown[MISSED] == pytest.approx(shown[AGREED], rel=0.08)
+        assert shown[EXTRA] == pytest.approx(shown[AGREED], rel=0.08)
 
 
 def test_equal_labels_have_nothing_missed() -> None:
     shown = counts(draw_overlay(volume(), compare(block(slice(6, 14)), block(slice(6, 14))), title="t"))
-    assert shown[AGREED] > 2000
+    assert shown[AGREED] > 1000
     assert (shown[MISSED], shown[EXTRA]) == (0, 0)
 
 
@@ -67,8 +68,9 @@ def test_the_patients_right_is_on_the_left_of_the_picture_however_the_grid_lies(
     upright = np.asarray(draw_overlay(volume(), missed, title="t"))
     flipped = np.asarray(draw_overlay(volume(flipped_affine), missed[::-1], title="t"))
     np.testing.assert_array_equal(upright, flipped)
-    orange = np.flatnonzero((np.abs(upright[:360, :350] - np.array([166, 110, 51])).max(axis=2) <= 2).any(axis=0))
-    green = np.flatnonzero((np.abs(upright[:360, :350] - np.array([50, 130, 108])).max(axis=2) <= 2).any(axis=0))
+    coronal = upright[:, : upright.shape[1] // 3]
+    orange = np.flatnonzero((np.abs(coronal - np.array([166, 110, 51])).max(axis=2) <= 2).any(axis=0))
+    green = np.flatnonzero((np.abs(coronal - np.array([50, 130, 108])).max(axis=2) <= 2).any(axis=0))
     assert orange.max() <= green.min() + 1  # large i is the patient's right
 
 

@@ -29,7 +29,9 @@ COLORS = {AGREED: (0, 158, 115), MISSED: (230, 120, 0), EXTRA: (86, 140, 255)}
 _NAMES = {AGREED: "drawn and found", MISSED: "drawn, not found", EXTRA: "found, not drawn"}
 _FILL = 0.5
 _AROUND_MM = 25.0
-_SIDE, _MARGIN, _FRAME, _HEAD, _FOOT = 300, 14, 20, 26, 30
+_SIDE, _MARGIN, _FRAME, _HEAD, _FOOT = 200, 8, 15, 24, 22
+"""Pixels; small enough that the texts can be read in a panel at the side of a window."""
+
 _MAX_TOLD = 4
 
 Pixels = npt.NDArray[np.uint8]

@@ -47,9 +47,8 @@ def proofText(report: Mapping[str, Any]) -> str:
         return ""
     if not tasks:
         return _("This is the first task of the registry: there was nothing that it could have changed.")
-    return _("{organs} of {organs} earlier organs unchanged, bit for bit ({tasks} published tasks compared).").format(
-        organs=organs, tasks=tasks
-    )
+    text = _("{organs} of {organs} earlier organs unchanged, bit for bit. Published task versions compared: {tasks}.")
+    return text.format(organs=organs, tasks=tasks)
 
 
 def _organs(values: Mapping[str, Any]) -> Mapping[str, Any]:
