@@ -28,6 +28,7 @@ from WholeBodyCSSLib.Panels.SampleDataSources import SampleDataSources
 from WholeBodyCSSLib.Panels.SettingsPanel import SettingsPanel
 from WholeBodyCSSLib.RegistryPlaces import RegistryPlaces
 from WholeBodyCSSLib.Settings import Settings
+from WholeBodyCSSLib.TerminologyResources import TerminologyResources
 
 
 class WholeBodyCSS(ScriptedLoadableModule):
@@ -73,6 +74,9 @@ class WholeBodyCSSWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.layout.addWidget(uiWidget)
         self.ui = slicer.util.childWidgetVariables(uiWidget)
         uiWidget.setMRMLScene(slicer.mrmlScene)
+        with slicer.util.tryWithErrorDisplay(_("The organs are missing from the choice of terminologies.")):
+            resources = Path(self.resourcePath("UI/WholeBodyCSS.ui")).parents[1]
+            TerminologyResources(resources).load(slicer.modules.terminologies.logic())
         self.logic = WholeBodyCSSLogic()
         self.pages = ModulePages(self.ui.pages, slicer.util.loadUI, self.logic, self.ensure)
         scene = slicer.mrmlScene

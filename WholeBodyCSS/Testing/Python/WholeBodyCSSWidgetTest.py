@@ -3,6 +3,7 @@
 import unittest
 
 import slicer
+import vtk
 from WidgetTesting import WidgetTestCase
 
 
@@ -12,6 +13,13 @@ class WholeBodyCSSWidgetTest(WidgetTestCase):
         self.assertTrue(panel.parent.isVisible())
         self.assertGreater(len(slicer.util.findChildren(panel.parent, className="QPushButton")), 0)
         self.screenshot(panel.parent, "module")
+
+    def test_theOrgansAreInTheTerminologySelector(self):
+        self.openModule()
+        names = vtk.vtkStringArray()
+        slicer.modules.terminologies.logic().GetLoadedTerminologyNames(names)
+        loaded = [names.GetValue(number) for number in range(names.GetNumberOfValues())]
+        self.assertTrue(any("WholeBodyCSS" in name for name in loaded), loaded)
 
     def test_thePanelOutlivesTheScene(self):
         panel = self.openModule()
