@@ -114,7 +114,7 @@ class WholeBodyCSSWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
 
 class WholeBodyCSSLogic(ScriptedLoadableModuleLogic, ModuleLogic):
-    """Usable without the panel: ``logic.segment(node)``, then ``logic.queue.poll()`` while ``logic.queue.isRunning``."""
+    """Usable without the panel: ``segment(node)``, then ``queue.poll()`` while ``queue.isRunning``."""
 
     def __init__(self):
         ScriptedLoadableModuleLogic.__init__(self)
