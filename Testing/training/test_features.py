@@ -103,6 +103,16 @@ def test_every_epoch_reads_every_patch_once_in_an_order_of_its_own(encoder: Enco
     assert len({tuple(epoch) for epoch in epochs}) > 1
 
 
+def test_a_part_of_a_pool_reads_its_own_patches_only(encoder: Encoder, tmp_path: Path) -> None:
+    pool = encode_pool(BOXES, encoder, tmp_path, count=5, spec=SPEC, device=CPU)
+    stored = [read_features(path).skips[0] for path in sorted(tmp_path.iterdir())]
+    part = pool.part(1, 5).part(1, 3)  # patches 2 and 3
+    drawn = [part.patch(n).skips[0] for n in range(2)]
+    assert [sum(torch.equal(stored[at], skip) for skip in drawn) for at in range(5)] == [0, 0, 1, 1, 0]
+    with pytest.raises(SpecError, match="a part of a pool of 2 patches must lie within it, got 1 to 3"):
+        part.part(1, 3)
+
+
 def test_the_name_of_a_pool_changes_with_all_that_changes_its_bits() -> None:
     keys = [
         pool_key("encoder", ["a", "b"], {"seed": 0}),

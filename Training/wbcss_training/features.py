@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -58,18 +58,26 @@ class FeaturePool:
         folder: Where ``encode_pool`` put them.
         count: Patches in the pool.
         seed: Of the order.
+        first: Number of its first patch in the folder.
     """
 
     task: TaskId
     folder: Path
     count: int
     seed: int = 0
+    first: int = 0
 
     def patch(self, index: int) -> FeaturePatch:
         """Sample ``index``: which patch that is depends on seed and index alone."""
         epoch, place = divmod(index, self.count)
         order = np.random.default_rng(np.random.SeedSequence([self.seed, _STREAM, epoch])).permutation(self.count)
-        return read_features(_path(self.folder, int(order[place])))
+        return read_features(_path(self.folder, self.first + int(order[place])))
+
+    def part(self, low: int, high: int) -> FeaturePool:
+        """Patches ``low`` .. ``high`` - 1 of the pool as a pool. Raises SpecError if those are none, or not its own."""
+        if not 0 <= low < high <= self.count:
+            raise SpecError(f"a part of a pool of {self.count} patches must lie within it, got {low} to {high}")
+        return replace(self, first=self.first + low, count=high - low)
 
 
 def patch_bytes(encoder: EncoderSpec, spec: FeatureSpec) -> int:
