@@ -1,10 +1,13 @@
-"""One frozen description of a training run; written beside its results, read again on resume."""
+"""Frozen descriptions of training, distilling and trimming; written beside their results, read again on resume."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from wbcss.errors import SpecError
+from wbcss.specs import DecoderSpec, spec_to_json
 from wbcss.volume import Shape3
 
 
@@ -106,3 +109,92 @@ class TrainConfig:
     def balanced_fraction_at(self, step: int) -> float:
         """Share of voxels of ``step`` drawn evenly over the organs present."""
         return self.balanced_fraction * (1 - self.decay_progress(step))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillConfig:
+    """How a decoder learns from a larger one: METHOD 1.3, L = L_seg + a T^2 KL + b sum of feature terms.
+
+    Attributes:
+        temperature: T: logits of both are divided by it before they are compared.
+        logit_weight: a; 0 leaves the logits of the teacher out.
+        feature_weight: b; 0 leaves its features out.
+        foreground_weight: What a voxel of an organ weighs in the KL beside the 1 of every voxel, which background
+            would swamp.
+        boundary_weight: What a voxel beside another label weighs on top, as it is there that small decoders fail.
+    """
+
+    temperature: float = 2.0
+    logit_weight: float = 1.0
+    feature_weight: float = 0.1
+    foreground_weight: float = 3.0
+    boundary_weight: float = 3.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.temperature) and self.temperature > 0):
+            raise SpecError(f"temperature must be a positive number, got {self.temperature}")
+        for name in ("logit_weight", "feature_weight", "foreground_weight", "boundary_weight"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise SpecError(f"{name} must be a number of at least 0, got {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrimConfig:
+    """How a trained decoder is made smaller, step by step (METHOD 1.3).
+
+    Attributes:
+        budget: Share of the full decoder's multiply-accumulates at which trimming ends.
+        tolerance: Mean Dice in [0, 1] on held-out cases that the smaller decoder may lose against the full one.
+        shrink: Widths of a step as a share of those before it; after a step that loses too much, its square root.
+        multiple: Widths are multiples of it, as processors work on several channels at once.
+        max_rejected: Steps that may be taken back before trimming ends.
+        step_share: Length of the distillation after a step as a share of ``TrainConfig.steps``.
+        importance: What tells which channels stay: ``taylor``, how much the loss would change without them, or
+            ``filters``, how large the weights are that read them.
+        distill: How the smaller decoder learns from the full one.
+        target: Go straight to this architecture in a single step instead, such as one that a search has found.
+        min_cases: Held-out cases without which nothing is trimmed, as nobody could see what it costs.
+    """
+
+    budget: float = 0.15
+    tolerance: float = 0.005
+    shrink: float = 0.7
+    multiple: int = 4
+    max_rejected: int = 2
+    step_share: float = 0.25
+    importance: Literal["taylor", "filters"] = "taylor"
+    distill: DistillConfig = field(default_factory=DistillConfig)
+    target: DecoderSpec | None = None
+    min_cases: int = 3
+
+    def __post_init__(self) -> None:
+        for name in ("budget", "shrink", "step_share"):
+            if not 0 < getattr(self, name) <= 1 or (name == "shrink" and self.shrink == 1):
+                raise SpecError(
+                    f"{name} must be above 0 and {'below' if name == 'shrink' else 'at most'} 1, got "
+                    f"{getattr(self, name)}"
+                )
+        if not 0 <= self.tolerance <= 1:
+            raise SpecError(f"tolerance must be a Dice in [0, 1], got {self.tolerance}")
+        for name, least in (("multiple", 1), ("max_rejected", 0), ("min_cases", 1)):
+            if getattr(self, name) < least:
+                raise SpecError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.importance not in ("taylor", "filters"):
+            raise SpecError(f"importance must be taylor or filters, got {self.importance!r}")
+
+    @property
+    def expected_steps(self) -> int:
+        """Steps that a run will probably take, one of them in vain; multiply-accumulates go with the squared width."""
+        if self.target is not None:
+            return 1
+        return max(1, math.ceil(math.log(self.budget) / (2 * math.log(self.shrink)))) + 1
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        target = None if self.target is None else spec_to_json(self.target)
+        return {**spec_to_json(self), "distill": spec_to_json(self.distill), "target": target}
+
+    def distill_steps(self, train: TrainConfig) -> int:
+        """Optimizer steps of the distillation after a step."""
+        return max(1, round(self.step_share * train.steps))

@@ -90,16 +90,23 @@ class DecoderLearner(nn.Module):
 
     def levels(self, patches: Sequence[FeaturePatch]) -> list[torch.Tensor]:
         """Decoder levels of encoded patches from ``config.finest_level`` on, as ``Decoder.levels``."""
+        return self.levels_of(self.decoder, self.skips(patches))
+
+    def levels_of(self, decoder: Decoder, skips: Skips) -> list[torch.Tensor]:
+        """What ``decoder`` makes of ``skips`` from ``config.finest_level`` on."""
+        with torch.autocast(skips[-1].device.type, torch.bfloat16, enabled=self.config.autocast):
+            return decoder.levels(skips, finest=self.config.finest_level)
+
+    def skips(self, patches: Sequence[FeaturePatch]) -> Skips:
+        """Skips (B, C_s, I / d_s, J / d_s, K / d_s) of encoded patches, as a decoder is trained on them."""
         device = next(self.parameters()).device
         # Float16 is for the disk: mixed with bfloat16 it would make every concatenation float32.
         dtype = torch.bfloat16 if self.config.autocast else torch.float32
         finest = self.config.finest_level  # finer skips are not read, so they are not converted either
-        skips = [torch.empty(0)] * finest + [
+        return [torch.empty(0)] * finest + [
             torch.stack(skip).to(device=device, dtype=dtype).contiguous(memory_format=torch.channels_last_3d)
             for skip in zip(*(patch.skips[finest:] for patch in patches), strict=True)
         ]
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.config.autocast):
-            return self.decoder.levels(skips, finest=self.config.finest_level)
 
 
 ORGAN_LOG_ODDS = -5.0
