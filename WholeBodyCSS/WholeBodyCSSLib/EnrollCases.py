@@ -306,7 +306,9 @@ class EnrollCases:
         if report is None:
             self.message = end.message
             return
-        roles = next((line["cases"] for line in end.lines if "cases" in line and "format" not in line), [])
+        roles: Sequence[Mapping[str, Any]] = next(
+            (line["cases"] for line in end.lines if "cases" in line and "format" not in line), []
+        )
         found = [
             self._finding(row, isError=isError)
             for isError, rows in ((True, report.get("errors", ())), (False, report.get("warnings", ())))

@@ -115,7 +115,7 @@ class LineReader:
             return []
         self._offset += len(data)
         *lines, self._rest = (self._rest + data).split(b"\n")
-        found = []
+        found: list[Mapping[str, Any]] = []
         for line in lines:
             with contextlib.suppress(ValueError):  # a library may print to standard output, too
                 values = json.loads(line)
