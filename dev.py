@@ -83,7 +83,7 @@ def test_slow(rest: list[str]) -> None:
 
 def test_data(rest: list[str]) -> None:
     """Tests on the real scans of ../shared/data; one process, since each may take gigabytes."""
-    pytest("-m", "data and not gpu", "--timeout", "1200", *rest)
+    pytest("-m", "data and not gpu", "--timeout", "1500", *rest, extras=SCENE_EXTRAS)
 
 
 def test_scene(rest: list[str]) -> None:
