@@ -23,6 +23,7 @@ def test_a_click_is_followed_by_progress_cancel_and_a_second_run_by_organs(host:
     print(json.dumps({key: value for key, value in report.items() if key not in {"progress", "organs"}}, indent=1))  # noqa: T201
     assert report["cancel_s"] < 1.0
     assert report["worker_cpu_s_after_cancel"] < 0.9  # idle or gone, not still at work
+    assert max(report["longest_pause_s"].values()) < 0.5
     assert report["progress"] == sorted(report["progress"])
     assert len(report["progress"]) > 10
     organs = report["organs"]

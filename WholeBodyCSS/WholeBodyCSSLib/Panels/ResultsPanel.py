@@ -95,10 +95,10 @@ class ResultsPanel:
         ui.organTable.setColumnCount(_FIRST + len(COLUMNS))
         ui.organTable.setHorizontalHeaderLabels(["", *(titles[name] for name in COLUMNS)])
         header = ui.organTable.horizontalHeader()
-        header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
+        # Not ResizeToContents, which measures all rows again at every cell that is set.
+        header.setSectionResizeMode(qt.QHeaderView.Interactive)
         header.setMinimumSectionSize(_EYE_PIXELS)
         # The user may widen names; reasons take what is left, so that nothing has to be scrolled sideways.
-        header.setSectionResizeMode(_NAME, qt.QHeaderView.Interactive)
         header.resizeSection(_NAME, _NAME_PIXELS)
         header.setSectionResizeMode(_FIRST + len(COLUMNS) - 1, qt.QHeaderView.Stretch)
         header.setSortIndicatorShown(True)
@@ -167,6 +167,9 @@ class ResultsPanel:
                 table.selectRow(number)
         table.blockSignals(wasBlocked)
         self._showEyes()
+        for column in range(table.columnCount - 1):
+            if column != _NAME:
+                table.resizeColumnToContents(column)
         self._showState()
 
     def _fillRow(self, number: int, row: ResultRow) -> None:
