@@ -15,6 +15,7 @@ from tiny_registry import encoder_card, make_organ, task_card
 
 from wbcss import __version__
 from wbcss import report as module
+from wbcss.checks import Check
 from wbcss.errors import OutputError
 from wbcss.labels import OrganName, TaskId
 from wbcss.loading import LoadedModel
@@ -60,7 +61,8 @@ def _segmentation(**changes: Any) -> Segmentation:
 def _row(organ: str, voxels: int, flags: tuple[str, ...] = ()) -> OrganStatistics:
     return OrganStatistics(
         organ=OrganName(organ), voxels=voxels, volume_ml=voxels * 0.027, mean_hu=50.0, sd_hu=4.0,
-        mean_confidence=0.9, touches_border=False, flags=flags,
+        mean_confidence=0.9, touches_border=False,
+        checks=tuple(Check(flag=flag, reason=flag) for flag in flags),
     )  # fmt: skip
 
 

@@ -13,9 +13,10 @@ import pytest
 
 from wbcss import statistics
 from wbcss.catalogue import Organ, catalogue, find
+from wbcss.checks import MANY_BY_NATURE, RULES, Check, Finding
 from wbcss.errors import Cancelled, GeometryError, LabelSpaceError, OutputError
 from wbcss.labels import OrganName
-from wbcss.statistics import COLUMNS, Finding, OrganStatistics, organ_statistics, write_statistics_csv
+from wbcss.statistics import COLUMNS, OrganStatistics, organ_statistics, write_statistics_csv
 from wbcss.volume import Confidence, LabelMap, Volume
 
 AFFINE = np.array([[0, 2.0, 0, 10], [-1.5, 0, 0, 20], [0, 0, 4.0, -5], [0, 0, 0, 1]])  # voxels of 12 mm3
@@ -140,15 +141,15 @@ def test_what_is_several_by_nature_is_not_flagged(name: str) -> None:
 
 def test_every_organ_named_many_by_nature_is_in_the_catalogue() -> None:
     bare = {"_".join(p for p in organ.name.split("_") if p != organ.side) for organ in catalogue().values()}
-    assert bare >= statistics.MANY_BY_NATURE
+    assert bare >= MANY_BY_NATURE
 
 
 def test_a_rule_can_be_added() -> None:
-    def huge(finding: Finding) -> str | None:
-        return "huge" if finding.statistics.volume_ml > 11 else None
+    def huge(finding: Finding) -> Check | None:
+        return Check(flag="huge", reason="is huge") if finding.volume_ml > 11 else None
 
     volume, labels, confidence = _block(ORGANS[0], confidence=0.1)
-    (row,) = organ_statistics(volume, labels, confidence, AFFINE, ORGANS[:1], rules=(*statistics.RULES, huge))
+    (row,) = organ_statistics(volume, labels, confidence, AFFINE, ORGANS[:1], rules=(*RULES, huge))
     assert row.flags == ("low_confidence", "huge")
 
 
@@ -205,10 +206,13 @@ def test_the_table_reads_back(tmp_path: Path) -> None:
     assert liver == {
         "organ": "liver", "voxels": "5000", "volume_ml": "60.000", "mean_hu": "40.000", "sd_hu": "0.000",
         "mean_confidence": "0.500", "touches_border": "true", "flags": "touches_border;low_confidence;several_pieces",
+        "lesion_ml": "0.000", "reasons": liver["reasons"], "places_ras_mm": liver["places_ras_mm"],
     }  # fmt: skip
+    assert len(liver["reasons"].split("; ")) == 3
+    assert liver["places_ras_mm"].split(";")[0] == "29.0 -38.5 33.0"  # the middle of the face i = 39
     assert spleen == {
         "organ": "spleen", "voxels": "0", "volume_ml": "0.000", "mean_hu": "", "sd_hu": "", "mean_confidence": "",
-        "touches_border": "false", "flags": "",
+        "touches_border": "false", "flags": "", "lesion_ml": "0.000", "reasons": "", "places_ras_mm": "",
     }  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from .labels import OrganName
 from .outputs import OutputPaths, commit, staging_folder
 from .preview import write_preview
 from .progress import IsCancelled, check_cancelled, never
-from .protocol import OrganRow
+from .protocol import OrganCheck, OrganRow
 from .reference import Reference, dice_per_organ
 from .report import build_report, write_report
 from .resume import file_sha256
@@ -107,6 +107,11 @@ def organ_rows(
             center_ras_mm=row.center_ras_mm,
             dice=dice.get(organ.name),
             flags=row.flags,
+            checks=tuple(
+                OrganCheck(flag=check.flag, reason=check.reason, place_ras_mm=check.place_ras_mm)
+                for check in row.checks
+            ),
+            lesion_ml=row.lesion_ml,
         )
         for organ, row in zip(organs, statistics, strict=True)
     )

@@ -181,8 +181,20 @@ class Progress(Message):
 
 
 @dataclass(frozen=True, kw_only=True)
+class OrganCheck:
+    """A reason to look at an organ: a name for machines, a clause for a person, and where (None: no such place)."""
+
+    flag: str
+    reason: str
+    place_ras_mm: tuple[float, float, float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class OrganRow:
-    """One line of the organ table. What does not exist is None: densities and center of an organ without voxels ..."""
+    """One line of the organ table. What does not exist is None: densities and center of an organ without voxels ...
+
+    ``checks`` says more about ``flags``, in their order; ``lesion_ml`` is the volume of the lesions that lie in it.
+    """
 
     organ: str
     label: int
@@ -194,6 +206,8 @@ class OrganRow:
     center_ras_mm: tuple[float, float, float] | None = None
     dice: float | None = None
     flags: tuple[str, ...] = ()
+    checks: tuple[OrganCheck, ...] = ()
+    lesion_ml: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,33 +13,25 @@ import numpy as np
 import numpy.typing as npt
 
 from .catalogue import Organ
+from .checks import RULES, Check, CheckRules, Finding, OrganFacts, Place, Rule, compare_organs
 from .errors import GeometryError
 from .io.atomic import write_text
 from .labels import MAX_LABEL, LabelSpace, OrganName
-from .pieces import Box, count_large_pieces
+from .lesions import is_lesion, lesion_of, may_lie_in
+from .pieces import Box, large_pieces
 from .progress import IsCancelled, check_cancelled, never
 from .volume import Affine, Confidence, LabelMap, Volume
 
-LOW_CONFIDENCE = 0.6
-"""An organ whose voxels are less sure than this on average is flagged; 0.5 is a toss-up with the background."""
-
-MIN_PIECE_ML = 1.0
-MIN_PIECE_FRACTION = 0.05
-"""A piece counts when it has at least 1 ml and 5 % of the organ: smaller crumbs are noise, not a second organ."""
-
-MANY_BY_NATURE = frozenset(
-    {
-        "carpal", "coronary_arteries", "costal_cartilages", "extraocular_muscles", "infrahyoid_muscles",
-        "intercostal_muscles", "intervertebral_discs", "metacarpal", "metatarsal", "phalanges_feet", "phalanges_hand",
-        "prevertebral_muscles", "pulmonary_vein", "scalenus", "tarsal", "teeth_lower", "teeth_upper",
-    }
-)  # fmt: skip
-"""Organs, without their side, that are several pieces in everybody. So are lesions, by their group."""
+LEAST_LESION_MM3 = 10.0
+"""Smaller connected lesions are not said to lie in an organ."""
 
 _SLAB_VOXELS = 1 << 20
 """Voxels handled at once; the pass needs some 40 bytes for each, whatever the number of organs."""
 
-COLUMNS = ("organ", "voxels", "volume_ml", "mean_hu", "sd_hu", "mean_confidence", "touches_border", "flags")
+COLUMNS = (
+    "organ", "voxels", "volume_ml", "mean_hu", "sd_hu", "mean_confidence", "touches_border", "flags",
+    "lesion_ml", "reasons", "places_ras_mm",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +47,8 @@ class OrganStatistics:
         mean_confidence: Mean of their confidence in [0, 1].
         touches_border: Whether it reaches a face of the image, so that part of it may be missing.
         center_ras_mm: Mean place of its voxels, RAS mm.
-        flags: Reasons to look at it, in the order of ``RULES``.
+        lesion_ml: Volume of the lesions that lie in it; they are segments of their own and not part of ``volume_ml``.
+        checks: Reasons to look at it, in the order of ``checks.RULES``.
     """
 
     organ: OrganName
@@ -66,42 +59,13 @@ class OrganStatistics:
     mean_confidence: float | None
     touches_border: bool
     center_ras_mm: tuple[float, float, float] | None = None
-    flags: tuple[str, ...] = ()
+    lesion_ml: float = 0.0
+    checks: tuple[Check, ...] = ()
 
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """What a rule may look at: an organ that has voxels, its statistics so far, and how many large pieces it has."""
-
-    organ: Organ
-    statistics: OrganStatistics
-    num_large_pieces: int
-
-
-Rule = Callable[[Finding], str | None]
-"""Gives a short reason to check an organ, or None."""
-
-
-def touches_border(finding: Finding) -> str | None:
-    """The organ is cut by the edge of the image: its volume is a lower bound."""
-    return "touches_border" if finding.statistics.touches_border else None
-
-
-def low_confidence(finding: Finding) -> str | None:
-    """The mean confidence is below ``LOW_CONFIDENCE``."""
-    mean = finding.statistics.mean_confidence
-    return "low_confidence" if mean is not None and mean < LOW_CONFIDENCE else None
-
-
-def several_pieces(finding: Finding) -> str | None:
-    """The organ lies in several large pieces although in everybody it is one."""
-    name = "_".join(part for part in finding.organ.name.split("_") if part != finding.organ.side)
-    if finding.organ.group == "lesion" or name in MANY_BY_NATURE:
-        return None
-    return "several_pieces" if finding.num_large_pieces > 1 else None
-
-
-RULES: tuple[Rule, ...] = (touches_border, low_confidence, several_pieces)
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Short names of ``checks``."""
+        return tuple(check.flag for check in self.checks)
 
 
 def organ_statistics(
@@ -112,6 +76,8 @@ def organ_statistics(
     organs: Sequence[Organ],
     *,
     rules: Sequence[Rule] = RULES,
+    facts: Mapping[OrganName, OrganFacts] | None = None,
+    thresholds: CheckRules = CheckRules(),
     cancelled: IsCancelled = never,
 ) -> tuple[OrganStatistics, ...]:
     """Measure every organ in one pass over the image; the memory needed does not depend on the number of organs.
@@ -122,7 +88,9 @@ def organ_statistics(
         confidence: (I, J, K) in [0, 1], or None if there is none.
         affine: (4, 4), ijk to RAS mm, of all three.
         organs: What to measure. An organ without voxels gets a line with 0 voxels and no flags.
-        rules: What gets an organ flagged.
+        rules: What gets an organ flagged; an empty sequence switches all checks off.
+        facts: What else is known of organs.
+        thresholds: Of the rules.
         cancelled: Asked between slabs and between organs.
 
     Returns:
@@ -138,31 +106,113 @@ def organ_statistics(
             raise GeometryError(f"{what} must have the shape of the image, {volume.shape}, got {array.shape}")
     LabelSpace({organ.name: organ.label for organ in organs})  # refuses two organs with one label
     sums = _measure(volume, labels, confidence, organs, cancelled)
-    voxel_ml = _voxel_ml(affine)
-    rows = []
+    rows = [sums.statistics(row, organ, affine, is_ct=volume.modality == "CT") for row, organ in enumerate(organs)]
+    _add_lesions(rows, sums, labels, affine, organs)
+    if not rules:
+        return tuple(rows)
+    findings: dict[int, Finding] = {}
     for row, organ in enumerate(organs):
         check_cancelled(cancelled)
-        statistics = sums.statistics(row, organ, affine, is_ct=volume.modality == "CT")
         box = sums.boxes[row]
         if box is not None:
-            smallest = max(MIN_PIECE_ML / voxel_ml, MIN_PIECE_FRACTION * statistics.voxels)
-            pieces = count_large_pieces(labels, organ.label, box, smallest_voxels=smallest)
-            finding = Finding(organ=organ, statistics=statistics, num_large_pieces=pieces)
-            reasons = (rule(finding) for rule in rules)
-            statistics = _flagged(statistics, tuple(reason for reason in reasons if reason is not None))
-        rows.append(statistics)
+            seen = _Seen(labels, confidence, affine, box)
+            known = (facts or {}).get(organ.name, OrganFacts())
+            findings[row] = seen.finding(organ, rows[row], known, thresholds)
+    compared = compare_organs(list(findings.values()))
+    for row, finding in findings.items():
+        found = [check for check in (rule(finding) for rule in rules) if check is not None]
+        rows[row] = replace(rows[row], checks=(*found, *compared.get(finding.organ.name, ())))
     return tuple(rows)
 
 
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """One organ's voxels in their box, and where in it there is something to look at."""
+
+    labels: LabelMap
+    confidence: Confidence | None
+    affine: Affine
+    box: Box
+
+    def finding(self, organ: Organ, row: OrganStatistics, facts: OrganFacts, rules: CheckRules) -> Finding:
+        """What the rules look at."""
+        smallest = max(rules.min_piece_ml / _voxel_ml(self.affine), rules.min_piece_fraction * row.voxels)
+        pieces = large_pieces(self.labels, organ.label, self.box, smallest_voxels=smallest)
+        is_unsure = row.mean_confidence is not None and row.mean_confidence < rules.low_confidence
+        corners = np.array([[s.start, s.stop - 1] for s in self.box])
+        top = self.affine[2, :3] @ corners.mean(axis=1) + np.abs(self.affine[2, :3]) @ np.diff(corners)[:, 0] / 2
+        return Finding(
+            organ=organ,
+            volume_ml=row.volume_ml + row.lesion_ml,
+            mean_confidence=row.mean_confidence,
+            center_ras_mm=row.center_ras_mm or (0.0, 0.0, 0.0),
+            top_mm=float(top + self.affine[2, 3]),
+            border_ras_mm=self._border(organ.label) if row.touches_border else None,
+            unsure_ras_mm=self._unsure(organ.label) if is_unsure else None,
+            pieces_ras_mm=tuple(_ras_mm(self.affine, np.asarray(middle)) for middle in pieces),
+            facts=facts,
+            rules=rules,
+        )
+
+    def _border(self, label: int) -> Place | None:
+        """Middle of the organ's voxels on the face where it has most of them."""
+        best: npt.NDArray[np.intp] = np.zeros((0, 3), np.intp)
+        for axis, part in enumerate(self.box):
+            for at in {part.start, part.stop - 1} & {0, self.labels.shape[axis] - 1}:
+                face = list(self.box)
+                face[axis] = slice(at, at + 1)
+                found = np.argwhere(self.labels[face[0], face[1], face[2]] == label)
+                if len(found) > len(best):
+                    best = found + [s.start for s in face]
+        return _ras_mm(self.affine, best.mean(axis=0)) if len(best) else None
+
+    def _unsure(self, label: int) -> Place | None:
+        """Mean of the organ's voxels, each weighted by the square of its doubt."""
+        weight, total = 0.0, np.zeros(3)
+        axis = int(np.argmax(self.labels.strides))
+        for at in range(self.box[axis].start, self.box[axis].stop):
+            plane = list(self.box)
+            plane[axis] = slice(at, at + 1)
+            mask = self.labels[plane[0], plane[1], plane[2]] == label
+            if self.confidence is not None and mask.any():
+                doubt = (1 - self.confidence[plane[0], plane[1], plane[2]][mask].astype(np.float64)) ** 2
+                weight += float(doubt.sum())
+                total += doubt @ (np.argwhere(mask) + [s.start for s in plane])
+        return _ras_mm(self.affine, total / weight) if weight > 0 else None
+
+
+def _add_lesions(
+    rows: list[OrganStatistics], sums: _Sums, labels: LabelMap, affine: Affine, organs: Sequence[Organ]
+) -> None:
+    """Add to each organ the volume of the lesions that lie in it."""
+    for number, lesion in enumerate(organs):
+        box = sums.boxes[number]
+        if box is None or not is_lesion(lesion):
+            continue
+        hosts = {organ.label: row for row, organ in enumerate(organs) if may_lie_in(lesion, organ)}
+        i, j, k = (slice(max(0, s.start - 1), s.stop + 1) for s in box)
+        smallest = LEAST_LESION_MM3 / 1000 / _voxel_ml(affine)
+        for host, voxels in lesion_of(labels[i, j, k], lesion.label, hosts, smallest_voxels=smallest).items():
+            row = rows[hosts[host]]
+            rows[hosts[host]] = replace(row, lesion_ml=row.lesion_ml + voxels * _voxel_ml(affine))
+
+
 def write_statistics_csv(path: Path, rows: Sequence[OrganStatistics]) -> None:
-    """Write the table whole or not at all; unknown values are empty, flags joined by ``;``. Raises OutputError."""
+    """Write the table whole or not at all. Raises OutputError.
+
+    Unknown values are empty; flags, reasons and places ("R A S" in mm, empty for none) are joined by ``;`` in the same
+    order.
+    """
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(COLUMNS)
     for row in rows:
         numbers = (_text(n) for n in (row.volume_ml, row.mean_hu, row.sd_hu, row.mean_confidence))
         border = "true" if row.touches_border else "false"
-        writer.writerow((row.organ, row.voxels, *numbers, border, ";".join(row.flags)))
+        reasons = "; ".join(check.reason.replace(";", ",") for check in row.checks)
+        places = ";".join(_place_text(check.place_ras_mm) for check in row.checks)
+        more = (_text(row.lesion_ml), reasons, places)
+        writer.writerow((row.organ, row.voxels, *numbers, border, ";".join(row.flags), *more))
     write_text(path, table.getvalue())
 
 
@@ -170,8 +220,8 @@ def _text(number: float | None) -> str:
     return "" if number is None else f"{number:.3f}"
 
 
-def _flagged(row: OrganStatistics, flags: tuple[str, ...]) -> OrganStatistics:
-    return OrganStatistics(**{**vars(row), "flags": flags})
+def _place_text(place: Place | None) -> str:
+    return "" if place is None else " ".join(f"{mm:.1f}" for mm in place)
 
 
 class _Sums:
