@@ -40,6 +40,16 @@ def test_the_back_end_takes_the_card_of_a_new_organ(isLesion: bool, code: object
     assert organ.category.value == ("49755003" if isLesion else "123037004")
 
 
+@pytest.mark.parametrize("isLesion", [False, True])
+def test_the_code_of_a_lesion_brings_its_own_place(isLesion: bool) -> None:
+    effusion = catalogue()[OrganName("pleural_effusion_left")]
+    draft = dataclasses.replace(draftOf("lump"), isLesion=isLesion, code=effusion)
+    organ = new_organ(OrganName("lump"), 10000, draft.card())
+    for name in ("category", "type", "type_modifier", "region", "region_modifier", "side", "group"):
+        assert getattr(organ, name) == getattr(effusion, name)
+    assert draft.codeText == "Effusion, SNOMED CT 41699000"
+
+
 def test_codes_are_found_by_name_synonym_and_number() -> None:
     assert searchCodes("64033007")[0].organ.type.meaning == "Kidney"
     assert {hit.organ.name for hit in searchCodes("renal")} >= {"kidney_left", "kidney_right"}

@@ -50,7 +50,7 @@ class OrganDraft:
     @property
     def codeText(self) -> str:
         """The code in words."""
-        if self.isLesion and not self.isKnown:
+        if self.isLesion and not self.isKnown and not self._isLesionCode:
             where = "" if self.code is None else _(" in {place}").format(place=_coded(self.code.type))
             return _coded(_LESION_TYPE) + where
         return _coded(STRUCTURE if self.code is None else self.code.type)
@@ -58,7 +58,7 @@ class OrganDraft:
     def card(self) -> dict[str, Any]:
         """Fields for ``--organ-cards`` of the back end."""
         facts: dict[str, Any] = {"display": self.title, "color_rgb": list(self.color), "exact": False}
-        if self.isLesion:
+        if self.isLesion and not self._isLesionCode:
             facts |= {"group": _LESION_GROUP, "category": LESION.to_json(), "type": _LESION_TYPE.to_json()}
             if self.code is not None:
                 facts |= {"region": self.code.type.to_json(), "side": self.code.side}
@@ -73,9 +73,16 @@ class OrganDraft:
                 "category": self.code.category.to_json(),
                 "type": self.code.type.to_json(),
             }
-            if self.code.type_modifier is not None:
-                facts["type_modifier"] = self.code.type_modifier.to_json()
+            for name in ("type_modifier", "region", "region_modifier"):
+                code = getattr(self.code, name)
+                if code is not None:
+                    facts[name] = code.to_json()
         return facts
+
+    @property
+    def _isLesionCode(self) -> bool:
+        """Whether the code is one of a lesion itself, which says where it lies."""
+        return self.code is not None and self.code.group == _LESION_GROUP
 
 
 @dataclass(frozen=True, kw_only=True)
