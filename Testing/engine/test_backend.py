@@ -11,7 +11,15 @@ from analytic_model import random_model
 
 from wbcss import backend_choice, backend_openvino
 from wbcss.backend import TorchBackend
-from wbcss.backend_choice import BackendRequest, Kind, candidates, choose_backend, has_fast_bfloat16, measure
+from wbcss.backend_choice import (
+    BackendRequest,
+    Kind,
+    candidates,
+    choose_backend,
+    has_fast_bfloat16,
+    make_backend,
+    measure,
+)
 from wbcss.backend_openvino import OpenVinoBackend
 from wbcss.errors import Cancelled, DeviceError
 from wbcss.heads import TaskHead, channel_labels
@@ -231,3 +239,22 @@ def test_it_is_measured_once_per_process_and_not_for_a_single_tile(
     assert choose(1) == "torch-float32"
     assert [choose(9), choose(9)] == ["torch-bfloat16"] * 2
     assert len(measured) == 1
+
+
+@pytest.mark.parametrize("kind", ["float32", pytest.param("openvino", marks=needs_openvino)])
+def test_tasks_that_are_not_chosen_are_left_out_after_the_encoder_was_seen(network: WholeBodyModel, kind: Kind) -> None:
+    tiles = torch.randn(1, 2, *TILE)
+    backend = make_backend(request(network, is_gated=True), kind)
+    seen: list[torch.Tensor] = []
+
+    def choose(deep: torch.Tensor) -> tuple[TaskId, ...]:
+        seen.append(deep.float().clone())
+        return (B,)
+
+    found = backend.features(tiles, never, choose)
+    assert list(found) == [B]
+    assert backend.num_calls == 1
+    assert (seen[0] - network.encoder(tiles)[-1]).abs().mean() < 0.05
+    assert (found[B].float() - network.features(tiles, (B,))[B]).abs().mean() < 0.05
+    assert backend.features(tiles, never, lambda deep: ()) == {}
+    assert set(backend.features(tiles, never)) == {A, B}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from wbcss.labels import TaskId
 from wbcss.specs import TileSpec
 from wbcss.sweep import FeaturePlane, FeatureSweep
-from wbcss.tiling import TilePlan, importance, plan_tiles, tile_starts
+from wbcss.tiling import TileLayer, TilePlan, importance, plan_tiles, tile_starts
 from wbcss.volume import Shape3
 
 from .test_tiling import extent
@@ -178,3 +179,39 @@ def test_planes_come_in_order_across_the_end_of_the_ring_and_in_several_steps() 
         planes = list(sweep.take((start, stop)))
         assert [plane.k for plane in planes] == list(range(start, stop))
         assert [plane.features[LIVER].item() for plane in planes] == list(range(start, stop))
+
+
+def test_a_task_left_out_of_tiles_is_the_mean_of_the_others_and_changes_no_other_task() -> None:
+    """As if the tiles that left it out had never been: for the task the naive mean of the rest, for others the same."""
+    shape, size = (8, 6, 19), (6, 6, 8)
+    plan = plan_tiles(shape, TileSpec(size=size, overlap=0.5), extent(np.ones(shape, bool)))
+    assert plan is not None
+    other = TaskId("other")
+    made = {start: torch.randn(2, *size) for layer in plan.layers for start in starts_of(layer)}
+    left_out = set(list(made)[::3])
+    assert 0 < len(left_out) < len(made)
+    sweep = FeatureSweep(plan.box[:2], size, {LIVER: 2, other: 2}, device=CPU, dtype=torch.float64)
+    planes = []
+    for number, layer in enumerate(plan.layers):
+        for start in starts_of(layer):
+            features = {other: made[start]} | ({} if start in left_out else {LIVER: made[start]})
+            sweep.add(start, features, k_limit=shape[2])
+        last = number == len(plan.layers) - 1
+        planes += sweep.take((layer.k_start, plan.box[2][1] if last else plan.layers[number + 1].k_start))
+    kept = replace(
+        plan,
+        layers=tuple(
+            replace(layer, starts_ij=tuple((i, j) for i, j, k in starts_of(layer) if (i, j, k) not in left_out))
+            for layer in plan.layers
+        ),
+    )
+    for task, tiles in ((LIVER, kept), (other, plan)):
+        expected, covered = naive(tiles, shape, made.__getitem__, 2)
+        found = torch.stack([plane.features[task].view(*shape[:2], 2) for plane in planes], dim=2)
+        np.testing.assert_allclose(found.numpy(), expected.transpose(1, 2, 3, 0), atol=1e-6)
+        reached = torch.stack([plane.covered_by(task) for plane in planes], dim=2)
+        np.testing.assert_array_equal(reached.numpy(), covered)
+
+
+def starts_of(layer: TileLayer) -> list[Shape3]:
+    return [(i, j, layer.k_start) for i, j in layer.starts_ij]

@@ -10,6 +10,8 @@ from .cards import EncoderCard, TaskCard, encoder_card_from_bytes, task_card_fro
 from .errors import InputError, RegistryError
 from .labels import OrganName
 from .layout import (
+    BODY_PART,
+    BODY_PART_DIR,
     CARD,
     DECODER,
     ENCODER,
@@ -18,6 +20,7 @@ from .layout import (
     TASKS_DIR,
     version_folders,
 )
+from .levelcard import level_card_from_bytes, level_head_shapes
 from .schemas import read_document
 
 _ROOT_NAMES = {ENCODER_DIR, TASKS_DIR, ledger.LEDGER_NAME, storage.LOCK_NAME, "README.md", "LICENSE"}
@@ -50,6 +53,7 @@ def find_problems(root: Path) -> list[str]:
         return [f"there is no registry at {root}"]
     problems: list[str] = []
     encoder = _check_encoder(root, problems)
+    _check_body_part(root, encoder, problems)
     owners = _check_ledger(root, problems)
     for task, versions in version_folders(root).items():
         for version in versions:
@@ -107,6 +111,34 @@ def _check_encoder(root: Path, problems: list[str]) -> EncoderCard | None:
     except RegistryError as error:
         problems.append(f"{place}/{error}")
     return card
+
+
+def _check_body_part(root: Path, encoder: EncoderCard | None, problems: list[str]) -> None:
+    """The level head, which a registry need not have."""
+    place, folder = BODY_PART_DIR, root / BODY_PART_DIR
+    if not folder.is_dir():
+        return
+    try:
+        card = level_card_from_bytes(_bytes(folder / CARD, f"{place}/{CARD}"), source=f"{place}/{CARD}")
+    except RegistryError as error:
+        problems.append(str(error))
+        _check_presence(folder / BODY_PART, f"{place}/{BODY_PART}", problems)
+        return
+    is_sound = _check_hash(folder / BODY_PART, card.weights_sha256, place, problems)
+    if encoder is None:
+        return
+    if card.encoder_sha256 != encoder.weights_sha256:
+        problems.append(
+            f"{place}/{BODY_PART} was made for the encoder {card.encoder_sha256[:12]}..., but the encoder here is "
+            f"{encoder.weights_sha256[:12]}..."
+        )
+    elif is_sound:
+        try:
+            weights.check_shapes(
+                weights.read_header(folder / BODY_PART), level_head_shapes(card, encoder.spec), source=BODY_PART
+            )
+        except RegistryError as error:
+            problems.append(f"{place}/{error}")
 
 
 def _check_version(
@@ -207,6 +239,7 @@ def _check_marker(root: Path, task: str, problems: list[str]) -> None:
 def _strays(root: Path) -> list[Path]:
     """Files and folders in places where only published files may be."""
     allowed = {root / ENCODER_DIR / CARD, root / ENCODER_DIR / ENCODER}
+    allowed |= {root / BODY_PART_DIR / name for name in (CARD, BODY_PART)}
     for task, versions in version_folders(root).items():
         allowed.add(root / TASKS_DIR / task / RETIRED)
         for version in versions:

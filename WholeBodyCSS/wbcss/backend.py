@@ -12,7 +12,7 @@ from torch import nn
 
 from .labels import TaskId
 from .nn.blocks import ConvBlock
-from .nn.model import WholeBodyModel
+from .nn.model import ChooseTasks, WholeBodyModel
 from .progress import IsCancelled, check_cancelled
 
 
@@ -27,8 +27,13 @@ class TileEncoderDecoder(Protocol):
     def num_calls(self) -> int:
         """Encoder calls so far."""
 
-    def features(self, tiles: torch.Tensor, cancelled: IsCancelled) -> Mapping[TaskId, torch.Tensor]:
-        """(B, C, I, J, K) float32 on the run's device to (B, F, I, J, K) per task, any float type. Raises Cancelled."""
+    def features(
+        self, tiles: torch.Tensor, cancelled: IsCancelled, choose: ChooseTasks | None = None
+    ) -> Mapping[TaskId, torch.Tensor]:
+        """(B, C, I, J, K) float32 on the run's device to (B, F, I, J, K) per task, any float type. Raises Cancelled.
+
+        ``choose`` is called once, between encoder and decoders; tasks that it leaves out are left out of the answer.
+        """
 
 
 class TorchBackend:
@@ -65,7 +70,9 @@ class TorchBackend:
         """Encoder calls so far."""
         return self._num_calls
 
-    def features(self, tiles: torch.Tensor, cancelled: IsCancelled) -> Mapping[TaskId, torch.Tensor]:
+    def features(
+        self, tiles: torch.Tensor, cancelled: IsCancelled, choose: ChooseTasks | None = None
+    ) -> Mapping[TaskId, torch.Tensor]:
         """As ``TileEncoderDecoder.features``; asks ``cancelled`` before every convolution block."""
         self._num_calls += 1
         tiles = tiles.to(self._device).contiguous(memory_format=self._format)
@@ -74,7 +81,9 @@ class TorchBackend:
             torch.autocast(self._device.type, self._precision, enabled=self._autocast),
             _stopping(self._network, cancelled),
         ):
-            return self._network.features(tiles, self._tasks)
+            skips = self._network.encoder(tiles)
+            tasks = self._tasks if choose is None else choose(skips[-1])
+            return {task: self._network.decoder(task).features(skips) for task in tasks}
 
 
 @contextmanager

@@ -49,6 +49,7 @@ class BackendRequest:
         num_tiles: Tiles that will be run.
         wanted: The user's choice.
         threads: CPU threads, or None for the library's default.
+        is_gated: Whether tasks will be left out of tiles.
     """
 
     network: WholeBodyModel
@@ -58,6 +59,7 @@ class BackendRequest:
     num_tiles: int
     wanted: BackendName = "auto"
     threads: int | None = None
+    is_gated: bool = False
 
 
 def choose_backend(
@@ -106,7 +108,12 @@ def make_backend(request: BackendRequest, kind: Kind, cancelled: IsCancelled = n
     """Build the backend ``kind``. Raises Cancelled."""
     if kind == "openvino":
         return backend_openvino.OpenVinoBackend(
-            request.network, request.tasks, tile=request.tile, threads=request.threads, cancelled=cancelled
+            request.network,
+            request.tasks,
+            tile=request.tile,
+            threads=request.threads,
+            is_gated=request.is_gated,
+            cancelled=cancelled,
         )
     return TorchBackend(request.network, request.tasks, request.device, getattr(torch, kind))
 

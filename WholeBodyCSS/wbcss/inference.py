@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from .backend import TileEncoderDecoder
+from .bodypart import BodyPartGate
 from .heads import TaskHead
 from .labels import TaskId
 from .merge import Merger, TaskPrediction
@@ -109,6 +110,7 @@ class Pass:
         clock: Takes the stage times.
         progress: Told fractions of the pass and stages.
         cancelled: Asked at every tile and plane.
+        gate: Says which decoders and organs can be where; None runs and keeps all.
     """
 
     scan: Scan
@@ -121,6 +123,7 @@ class Pass:
     clock: Clock
     progress: Progress
     cancelled: IsCancelled
+    gate: BodyPartGate | None = None
     _done: float = field(default=0.0, init=False)
 
     def run(self) -> None:
@@ -145,7 +148,8 @@ class Pass:
             starts = layer.starts_ij[first : first + self.batch]
             with self.clock.stage("network"):
                 self.progress(self._done, "network")
-                features = self.backend.features(feeder.tiles(starts), self.cancelled)
+                gated = () if self.gate is None else (self.gate.chooser(starts, layer.k_start),)
+                features = self.backend.features(feeder.tiles(starts), self.cancelled, *gated)
             with self.clock.stage("sweep"):
                 for row, (i, j) in enumerate(starts):
                     start = (i, j, layer.k_start)
@@ -168,15 +172,12 @@ class Pass:
 
     def _write(self, plane: NativePlane) -> None:
         region = (slice(*plane.i), slice(*plane.j), slice(plane.k, plane.k + 1))
-        self.merger.write(
-            region,
-            [
-                TaskPrediction(
-                    task=task,
-                    rank=rank,
-                    labels=plane.labels[task][:, :, None],
-                    confidence=plane.confidence[task][:, :, None],
-                )
-                for rank, task in enumerate(self.heads)
-            ],
-        )
+        predictions = []
+        for rank, task in enumerate(self.heads):
+            labels, confidence = plane.labels[task], plane.confidence[task]
+            if self.gate is not None:
+                labels, confidence = self.gate.keep(task, plane.k, labels, confidence)
+            predictions.append(
+                TaskPrediction(task=task, rank=rank, labels=labels[:, :, None], confidence=confidence[:, :, None])
+            )
+        self.merger.write(region, predictions)

@@ -63,6 +63,7 @@ class SegmentJob:
         preview: Write a picture.
         confidence: Write the confidence volume.
         dicom_seg: Write the organs as a DICOM object; ``input`` must be a DICOM folder.
+        body_part: Check which part of the body the scan shows, where the registry has a level head.
         reference: Labels to compare with, on the grid of the input.
     """
 
@@ -79,6 +80,7 @@ class SegmentJob:
     preview: bool = False
     confidence: bool = False
     dicom_seg: bool = False
+    body_part: bool = True
     reference: Path | None = None
 
     def __post_init__(self) -> None:
@@ -182,7 +184,7 @@ def made_from(job: SegmentJob, registry: Registry, tasks: tuple[TaskId, ...]) ->
     """
     return {
         "input_sha256": input_sha256(job.input) if isinstance(job.input, Path) else None,
-        "model_sha256": model_hashes(registry, tasks),
+        "model_sha256": model_hashes(registry, tasks, body_part=job.body_part),
         "organs": None if job.organs is None else sorted(job.organs),
         "quality": job.quality,
         # A series UID identifies a study: its fingerprint is enough to tell two series apart.
@@ -265,6 +267,8 @@ def _segment(
 ) -> Segmentation:
     from .segment import SegmentOptions, segment
 
-    options = SegmentOptions(device=job.device, overlap=OVERLAP[job.quality], threads=job.threads)
+    options = SegmentOptions(
+        device=job.device, overlap=OVERLAP[job.quality], threads=job.threads, body_part=job.body_part
+    )
     part = pace.part(0.1, 0.9)
     return segment(volume, model, organs=job.organs, tasks=tasks, options=options, progress=part, cancelled=cancelled)

@@ -14,6 +14,10 @@ TASKS_DIR = "tasks"
 CARD = "card.json"
 ENCODER = "encoder.safetensors"
 DECODER = "decoder.safetensors"
+BODY_PART_DIR = "encoder/body_part"
+"""Beside the encoder whose features it reads; a registry need not have it."""
+
+BODY_PART = "body_part.safetensors"
 RETIRED = "retired.json"
 
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")

@@ -16,13 +16,24 @@ from .cards import EncoderCard, TaskCard
 from .errors import RegistryError
 from .io.atomic import write_bytes
 from .labels import TaskId
-from .layout import DECODER, ENCODER
+from .layout import BODY_PART, DECODER, ENCODER
+from .levelcard import LevelCard, level_head_shapes
+from .levelstore import level_card, level_weights
 from .nn.decoder import Decoder
 from .nn.encoder import Encoder, freeze
+from .nn.levelhead import LevelHead
 from .nn.model import WholeBodyModel
 from .registry import Registry
 
 MAX_FLOAT16 = 65504.0
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedLevelHead:
+    """The head that tells levels of the body, on the CPU, frozen, and its card."""
+
+    head: LevelHead
+    card: LevelCard
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,11 +44,13 @@ class LoadedModel:
         network: On the CPU, float32, in evaluation mode, without gradients.
         encoder_card: Card of its encoder.
         cards: Card of every loaded task, in registry order.
+        levels: The level head; None in a registry without.
     """
 
     network: WholeBodyModel
     encoder_card: EncoderCard
     cards: Mapping[TaskId, TaskCard]
+    levels: LoadedLevelHead | None = None
 
 
 def load_model(registry: Registry, tasks: Iterable[TaskId] | None = None) -> LoadedModel:
@@ -52,7 +65,7 @@ def load_model(registry: Registry, tasks: Iterable[TaskId] | None = None) -> Loa
     decoders = {card.task: load_decoder(registry, card) for card in cards}
     network = WholeBodyModel(load_encoder(registry), decoders)
     freeze(network)
-    return LoadedModel(network, encoder_card, {card.task: card for card in cards})
+    return LoadedModel(network, encoder_card, {card.task: card for card in cards}, load_level_head(registry))
 
 
 def load_encoder(registry: Registry) -> Encoder:
@@ -80,6 +93,19 @@ def load_decoder(registry: Registry, card: TaskCard) -> Decoder:
     _fill(decoder, state, source=f"{card.title} {DECODER}")
     freeze(decoder)
     return decoder
+
+
+def load_level_head(registry: Registry) -> LoadedLevelHead | None:
+    """The level head, or None in a registry without. Raises RegistryError if it does not match its card."""
+    card = level_card(registry)
+    if card is None:
+        return None
+    encoder = registry.encoder_card().spec
+    head = LevelHead(encoder.stage_channels[-1], card.hidden)
+    shapes = level_head_shapes(card, encoder)
+    _fill(head, load_weights(level_weights(registry), sha256=card.weights_sha256, shapes=shapes), source=BODY_PART)
+    freeze(head)
+    return LoadedLevelHead(head, card)
 
 
 def load_weights(path: Path, *, sha256: str, shapes: weights.Shapes) -> dict[str, torch.Tensor]:

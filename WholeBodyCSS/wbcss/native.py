@@ -90,10 +90,15 @@ class _TaskPlanes:
         self.features = torch.zeros((2, shape[0] * shape[1], num_features), device=device)
         self.channels = torch.zeros((2, *shape), dtype=torch.int32, device=device)
         self.confidence = torch.ones((2, *shape), device=device)
+        self.covered = torch.zeros((2, *shape), dtype=torch.bool, device=device)
 
     def put(self, slot: int, features: torch.Tensor, covered: torch.Tensor) -> None:
-        channels, confidence = self.head.classify(features)
         self.features[slot] = features
+        self.covered[slot] = covered
+        if not bool(covered.any()):
+            self.channels[slot], self.confidence[slot] = 0, 1.0
+            return
+        channels, confidence = self.head.classify(features)
         self.channels[slot] = torch.where(covered, channels.view(covered.shape), 0)
         self.confidence[slot] = torch.where(covered, confidence.view(covered.shape), 1.0)
 
@@ -131,7 +136,6 @@ class NativeCarrier:
         self._first_k = box[2][0]
         self._device = device
         self._tasks = {task: _TaskPlanes(head, self._shape, device) for task, head in heads.items()}
-        self._covered = torch.zeros((2, *self._shape), dtype=torch.bool, device=device)
         self._lower = [self._samples[axis].index(device) for axis in range(2)]
         self._fraction = [self._samples[axis].weight(device) for axis in range(2)]
         self._next = 0
@@ -144,9 +148,8 @@ class NativeCarrier:
     def push(self, plane: FeaturePlane) -> Iterator[NativePlane]:
         """Take model plane ``plane.k`` (one after the last one taken) and yield what became ready."""
         k = plane.k - self._first_k
-        self._covered[k % 2] = plane.covered
         for task, planes in self._tasks.items():
-            planes.put(k % 2, plane.features[task], plane.covered)
+            planes.put(k % 2, plane.features[task], plane.covered_by(task))
         samples = self._samples[2]
         while self._next < len(samples.lower):
             lower, fraction = int(samples.lower[self._next]), float(samples.fraction[self._next])
@@ -210,8 +213,8 @@ class NativeCarrier:
                 corners = [(at, w * (1 - share)) for at, w in corners] + [(at + step, w * share) for at, w in corners]
         indices = torch.stack([at for at, _ in corners], dim=1)
         weights = torch.stack([w for _, w in corners], dim=1)
-        if not bool(self._covered.all()):
-            weights = _only_covered(weights, self._covered.view(-1)[indices])
+        if not bool(planes.covered.all()):
+            weights = _only_covered(weights, planes.covered.view(-1)[indices])
         # One fused pass; gathering the corners and adding them up takes ten times as long.
         table = planes.features.view(-1, planes.features.shape[-1])
         return torch.nn.functional.embedding_bag(indices.int(), table, mode="sum", per_sample_weights=weights)

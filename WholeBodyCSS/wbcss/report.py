@@ -11,6 +11,8 @@
   name, no date, no position in the scanner, nothing about the patient.
 - ``model``: ``encoder`` (name, version, weights_sha256) and ``tasks`` (task, version, kind, organs, weights_sha256).
 - ``run``: model_grid_shape, model_spacing_mm, num_tiles, num_encoder_calls.
+- ``body_part``: which part of the body the scan shows and what was skipped or dropped for it; see
+  ``bodypart.BodyPartReport``. Empty without a level head or with ``--no-body-part``.
 - ``seconds``: wall time by stage, and their ``total``.
 - ``memory``: peak_mib of this process since it started, input_mib, and peak_accelerator_mib.
 - ``organs``: how many were asked for, how many found, and for every organ found its volume_ml and flags.
@@ -85,6 +87,7 @@ def build_report(
         "input": _input(volume),
         "model": _model(model, segmentation),
         "run": _run(run),
+        "body_part": {} if run.body_part is None else run.body_part.to_json(),
         "seconds": {**{name: round(s, 3) for name, s in stages.items()}, "total": round(sum(stages.values()), 3)},
         "memory": _memory(volume, run.device),
         "organs": _organs(segmentation, statistics),

@@ -10,6 +10,7 @@ from typing import Any
 
 from .errors import VolumeFileError
 from .labels import TaskId
+from .levelstore import level_card
 from .outputs import OutputPaths
 from .registry import Registry
 
@@ -39,11 +40,16 @@ def input_sha256(path: Path) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def model_hashes(registry: Registry, tasks: Sequence[TaskId]) -> dict[str, str]:
-    """SHA-256 of the encoder and of the decoders of ``tasks``, by ``encoder`` and ``TASK@VERSION``."""
+def model_hashes(registry: Registry, tasks: Sequence[TaskId], *, body_part: bool = True) -> dict[str, str]:
+    """SHA-256 of the encoder and of the decoders of ``tasks``, by ``encoder`` and ``TASK@VERSION``.
+
+    With ``body_part`` that of the level head too, as ``body_part``, where there is one.
+    """
     cards = {card.task: card for card in registry.tasks()}
     decoders = {f"{task}@{cards[task].version}": cards[task].weights_sha256 for task in tasks}
-    return {"encoder": registry.encoder_card().weights_sha256, **decoders}
+    levels = level_card(registry) if body_part else None
+    head = {} if levels is None else {"body_part": levels.weights_sha256}
+    return {"encoder": registry.encoder_card().weights_sha256, **head, **decoders}
 
 
 def is_finished(paths: OutputPaths, expected: Mapping[str, Any], outputs: Sequence[Path]) -> bool:

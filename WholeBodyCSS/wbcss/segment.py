@@ -12,12 +12,14 @@ import torch
 
 from .backend_choice import BackendName, BackendRequest, choose_backend
 from .body import find_body
+from .bodypart import BodyPartGate, BodyPartReport, organ_levels
 from .catalogue import Organ
 from .devices import Step, descend, ladder, limited_threads, resolve_device
 from .errors import InputError
 from .heads import TaskHead, channel_labels
 from .inference import Clock, Pass, Scan, TileFeeder
 from .labels import OrganName, TaskId
+from .levelcard import ranges_of
 from .loading import LoadedModel
 from .merge import Merger
 from .preprocess import ModelGrid
@@ -41,6 +43,7 @@ class SegmentOptions:
         overlap: Fraction of a tile shared with its neighbor, 0 <= overlap < 1.
         merge: How organs claimed by several tasks are settled.
         threads: CPU threads, or None for the library's default.
+        body_part: Skip decoders and drop organs where they cannot be, if the registry has a level head.
     """
 
     device: str = "auto"
@@ -48,6 +51,7 @@ class SegmentOptions:
     overlap: float = 0.5
     merge: MergeRules = field(default_factory=MergeRules)
     threads: int | None = None
+    body_part: bool = True
 
     def __post_init__(self) -> None:
         if self.backend not in ("auto", "torch", "openvino"):
@@ -72,6 +76,7 @@ class RunReport:
         stage_seconds: Wall time of every stage by name.
         warnings: One sentence each.
         ladder: Steps taken after running out of memory, in order.
+        body_part: What the body-part check saw and did; None if there was none.
     """
 
     device: str
@@ -83,6 +88,7 @@ class RunReport:
     stage_seconds: Mapping[str, float]
     warnings: tuple[str, ...] = ()
     ladder: tuple[str, ...] = ()
+    body_part: BodyPartReport | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,7 +193,7 @@ class _Job:
             self._volume.affine,
             self._chosen.organs,
             self._chosen.tasks,
-            dataclasses.replace(report, ladder=taken, warnings=(*self._warnings(body), *taken)),
+            dataclasses.replace(report, ladder=taken, warnings=(*self._warnings(body, report), *taken)),
         )
 
     def _attempt(self, scan: Scan, body: Extent, step: Step) -> RunReport:
@@ -200,6 +206,7 @@ class _Job:
             return self._report(step, "none", (0, 0, 0), 0, 0)
         heads = self._heads(step.device)
         merger = self._merger(grid)
+        gate = self._gate(grid, body, step)
         with self._clock.stage("prepare"):
             backend = choose_backend(
                 self._request(step, plan), partial(self._sample, scan, plan, step.device), heads, self._cancelled
@@ -215,12 +222,14 @@ class _Job:
             clock=self._clock,
             progress=lambda fraction, stage: self._progress(0.02 + 0.96 * fraction, stage),
             cancelled=self._cancelled,
+            gate=gate,
         ).run()
         with self._clock.stage("merge"):
             self._progress(0.98, "merge")
             merger.finish(self._cancelled)
         i, j, k = (last - first for first, last in plan.box)
-        return self._report(step, backend.name, (i, j, k), plan.num_tiles, backend.num_calls)
+        report = self._report(step, backend.name, (i, j, k), plan.num_tiles, backend.num_calls)
+        return report if gate is None else dataclasses.replace(report, body_part=gate.report())
 
     def _request(self, step: Step, plan: TilePlan) -> BackendRequest:
         return BackendRequest(
@@ -231,6 +240,7 @@ class _Job:
             num_tiles=plan.num_tiles,
             wanted=self._options.backend,
             threads=self._options.threads,
+            is_gated=self._model.levels is not None and self._options.body_part,
         )
 
     def _sample(self, scan: Scan, plan: TilePlan, device: torch.device) -> torch.Tensor:
@@ -268,6 +278,20 @@ class _Job:
             rules=self._options.merge,
         )
 
+    def _gate(self, grid: ModelGrid, body: Extent, step: Step) -> BodyPartGate | None:
+        """The body-part check, if it is wanted and the registry has a head for it."""
+        levels = self._model.levels
+        if levels is None or not self._options.body_part:
+            return None
+        organs = {}
+        for task in self._chosen.tasks:
+            card = self._model.cards[task]
+            wanted = {organ.label: organ.name for organ in card.organs if organ.name in self._chosen.names}
+            organs[task] = organ_levels(wanted, ranges_of(card.body_part, levels.card))
+        return BodyPartGate(
+            levels.head, levels.card, organs, grid=grid, extent=body, tile=step.tile, device=step.device
+        )
+
     def _report(self, step: Step, backend: str, shape: Shape3, num_tiles: int, num_calls: int) -> RunReport:
         return RunReport(
             device=str(step.device),
@@ -279,8 +303,8 @@ class _Job:
             stage_seconds=dict(self._clock.seconds),
         )
 
-    def _warnings(self, body: Extent) -> list[str]:
-        warnings = []
+    def _warnings(self, body: Extent, report: RunReport) -> list[str]:
+        warnings = [] if report.body_part is None else report.body_part.warnings()
         if body.depth() is None:
             warnings.append("the scan holds nothing but air; no organ was looked for")
         spacing = self._volume.spacing_mm

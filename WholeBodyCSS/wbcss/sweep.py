@@ -11,7 +11,7 @@ weights span four decades, more than 16 bits resolve.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -36,11 +36,17 @@ class FeaturePlane:
         k: Its index on the model grid.
         features: Per task (I * J, F) float32, voxel-major, of the sweep's box.
         covered: (I, J) bool: where any tile lay. Elsewhere features are 0 and the answer is background.
+        decoded: The same for tasks that some tile left out: where a tile lay that decoded them.
     """
 
     k: int
     features: Mapping[TaskId, torch.Tensor]
     covered: torch.Tensor
+    decoded: Mapping[TaskId, torch.Tensor] = field(default_factory=dict)
+
+    def covered_by(self, task: TaskId) -> torch.Tensor:
+        """(I, J) bool: where the features of ``task`` are known."""
+        return self.decoded.get(task, self.covered)
 
 
 class FeatureSweep:
@@ -74,6 +80,8 @@ class FeatureSweep:
             for task, width in num_features.items()
         }
         self._weights = torch.zeros((*self._shape, self._depth), device=device, dtype=exact)
+        # Only a task that some tile left out needs weights of its own; all others share theirs.
+        self._own_weights: dict[TaskId, torch.Tensor] = {}
         self._step = CPU_STEP if device.type == "cpu" else GPU_STEP
 
     def add(self, start: Shape3, features: Mapping[TaskId, torch.Tensor], *, k_limit: int) -> None:
@@ -81,16 +89,22 @@ class FeatureSweep:
 
         Args:
             start: Its first voxel on the model grid; what lies outside the box or the grid is dropped.
-            features: Per task (F, I, J, K) of the tile, any float type.
+            features: Per task (F, I, J, K) of the tile, any float type. A task may be left out: its means are those
+                of the other tiles.
             k_limit: Number of planes of the model grid.
         """
+        for task in self._means:
+            if task not in features and task not in self._own_weights:
+                self._own_weights[task] = self._weights.clone()
         (i, tile_i), (j, tile_j) = (self._clip(start[axis], axis) for axis in range(2))
         for k, tile_k in self._ring_segments(start[2], k_limit):
             weight = self._importance[tile_i, tile_j, tile_k]
             total = self._weights[i, j, k].add_(weight)
             share = (weight / total)[:, :, None]
             for task, values in features.items():
-                self._blend(self._means[task][i, j, :, k], values[:, tile_i, tile_j, tile_k], share)
+                own = self._own_weights.get(task)
+                part = share if own is None else (weight / own[i, j, k].add_(weight))[:, :, None]
+                self._blend(self._means[task][i, j, :, k], values[:, tile_i, tile_j, tile_k], part)
 
     def _blend(self, means: torch.Tensor, values: torch.Tensor, share: torch.Tensor) -> None:
         """Move ``means`` (I, J, F, K) towards ``values`` (F, I, J, K) by ``share`` (I, J, 1, K), row by row."""
@@ -131,11 +145,14 @@ class FeatureSweep:
             high = min(planes[1], wrap, low + PLANES_PER_STEP)
             ring = slice(low % self._depth, low % self._depth + high - low)
             covered = self._weights[:, :, ring] > 0
-            self._weights[:, :, ring] = 0
+            decoded = {task: own[:, :, ring] > 0 for task, own in self._own_weights.items()}
+            for weights in (self._weights, *self._own_weights.values()):
+                weights[:, :, ring] = 0
             features = {task: self._plane_major(means[..., ring]) for task, means in self._means.items()}
             for number in range(high - low):
                 plane = {task: values[number].float() for task, values in features.items()}
-                yield FeaturePlane(low + number, plane, covered[:, :, number])
+                reached = {task: there[:, :, number] for task, there in decoded.items()}
+                yield FeaturePlane(low + number, plane, covered[:, :, number], reached)
             low = high
 
     def _plane_major(self, means: torch.Tensor) -> torch.Tensor:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from .errors import RegistryError
 from .labels import OrganName, TaskId
+from .levelstore import level_card
 from .registry import Registry
 from .selection import select
 
@@ -54,5 +55,7 @@ class WarmModel:
 
 def _state(registry: Registry, tasks: tuple[TaskId, ...]) -> frozenset[tuple[str, ...]]:
     encoder = registry.encoder_card().weights_sha256
+    levels = level_card(registry)
+    head = "" if levels is None else levels.weights_sha256
     cards = (card for card in registry.tasks() if card.task in tasks)
-    return frozenset((encoder, card.task, str(card.version), card.weights_sha256) for card in cards)
+    return frozenset((encoder, head, card.task, str(card.version), card.weights_sha256) for card in cards)

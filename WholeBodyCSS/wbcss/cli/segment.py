@@ -91,6 +91,12 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: the library's choice)")
     parser.add_argument(
+        "--no-body-part",
+        action="store_false",
+        dest="body_part",
+        help="run every decoder everywhere and keep organs wherever they are found, even where they cannot be",
+    )
+    parser.add_argument(
         "--resume", action="store_true", help="skip inputs whose outputs are there, made by the same model and options"
     )
     told = parser.add_mutually_exclusive_group()
@@ -143,6 +149,7 @@ def _template(args: argparse.Namespace, registry: Path) -> SegmentJob:
         preview=args.preview,
         confidence=args.confidence,
         dicom_seg=args.dicom_seg,
+        body_part=args.body_part,
         reference=args.reference,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -12,6 +12,9 @@ from ..labels import TaskId
 from ..specs import DecoderSpec, EncoderSpec
 from .decoder import Decoder
 from .encoder import Encoder
+
+ChooseTasks = Callable[[torch.Tensor], Sequence[TaskId]]
+"""From the encoder's deepest features of a batch of tiles, (B, C, I, J, K), to the tasks worth decoding there."""
 
 
 class WholeBodyModel(nn.Module):
