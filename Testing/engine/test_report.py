@@ -82,7 +82,7 @@ def _report(**changes: Any) -> dict[str, Any]:
 def test_a_report_has_the_sections_of_its_schema() -> None:
     assert set(_report()) == {
         "schema", "versions", "system", "device", "input", "model", "run", "seconds", "memory", "organs", "dice",
-        "warnings",
+        "body_part", "warnings",
     }  # fmt: skip
     documented = module.__doc__ or ""
     assert all(f"``{section}``" in documented for section in _report())
