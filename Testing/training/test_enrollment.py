@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from wbcss.cards import EncoderCard
 from wbcss.errors import RunError, SpecError
-from wbcss.specs import EncoderSpec
+from wbcss.specs import DecoderSpec, EncoderSpec
 from wbcss_training.annotation import Case
-from wbcss_training.config import TrainConfig
+from wbcss_training.config import TrainConfig, TrimConfig
 from wbcss_training.enrollment import EnrollmentRequest, schedule_of, thin_decoder
 from wbcss_training.features import patch_bytes
 from wbcss_training.runfolder import RunFolder
@@ -104,6 +104,24 @@ def test_pools_fit_the_cache_and_are_read_often_enough(
     assert shallow <= (schedule.coarse_steps == 0)  # a decoder of one level has nothing to rest
     assert schedule.config_at(schedule.coarse_steps) == config
     assert (schedule.patience is not None) == (num_training <= 10 and num_validation > 0)
+
+
+def test_pools_serve_the_trimming_too() -> None:
+    trim = TrimConfig(budget=0.25, shrink=0.5, step_share=0.5)
+    config = dataclasses.replace(tiny_enrollment.CONFIG, steps=200)
+    plain, trimmed = (schedule_of(request(trim=trim), ENCODER, config) for trim in (None, trim))
+    assert plain == dataclasses.replace(trimmed, trim=None)  # a run may be asked to trim when it is resumed
+    assert plain.num_training == 100
+    deep = dataclasses.replace(trim, target=tiny_enrollment.DECODER)
+    flat = DecoderSpec(stage_channels=(4,), kernels=((3, 3, 3),), convs_per_stage=(1,), num_organs=3)
+    assert schedule_of(request(decoder=flat, trim=deep), ENCODER, config).features.num_skips == 3
+    card_ = tiny_registry.task_card("belly", {"liver": 5, "spleen": 1, "colon": 20}, spec=flat)
+    longer = dataclasses.replace(trim, budget=0.01)
+    taken = schedule_of(request(decoder=flat, published=card_, trim=longer), ENCODER, config)
+    assert (taken.num_training, taken.learns) == (250, False)  # five times half as many steps
+    assert request(decoder=flat, published=card_).identity(card())["published"] == card_.title
+    assert "published" not in request(trim=trim).identity(card())
+    assert request(trim=trim).identity(card()) == request().identity(card())  # its own folder remembers it
 
 
 @pytest.mark.parametrize(

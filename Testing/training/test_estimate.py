@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from wbcss.errors import SpecError
 from wbcss.nn.encoder import Encoder
 from wbcss_training.cases import CasePatches
+from wbcss_training.config import TrimConfig
 from wbcss_training.enrollment import Schedule, schedule_of
 from wbcss_training.estimate import MIN_STEPS, Estimate, measure, steps_within
 from wbcss_training.features import FeatureSpec
@@ -47,6 +48,18 @@ def test_the_parts_add_up() -> None:
         "4 case(s) to learn from, 1 held out; 6 patches of 16x16x16, 40 steps; about 53 s in all (28 s to encode, "
         "15 s to train, 10 s to validate), 0.01 GiB of disk, 2.0 GiB of memory"
     )
+
+
+def test_trimming_is_told_where_it_can_be_judged() -> None:
+    config = TrimConfig(budget=0.25, shrink=0.5, step_share=0.25, min_cases=2)
+    made = dataclasses.replace(schedule(40), trim=config)
+    assert COSTS.stages(made, num_training=4, num_validation=2)["trim"] == 2 * (0.5 * 10 + 10.0 * 2)
+    assert "trim" not in COSTS.stages(made, num_training=4, num_validation=1)
+
+
+def test_a_published_decoder_takes_no_time_to_learn() -> None:
+    made = dataclasses.replace(schedule(40), learns=False)
+    assert COSTS.stages(made, num_training=4, num_validation=1)["train"] == 0
 
 
 def test_memory_that_nobody_knows_is_not_told() -> None:

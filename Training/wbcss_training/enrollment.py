@@ -8,16 +8,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
+
 from wbcss.cards import EncoderCard, TaskCard
+from wbcss.devices import Step
 from wbcss.errors import SpecError
 from wbcss.labels import OrganName, TaskId
 from wbcss.segment import SegmentOptions
 from wbcss.specs import DecoderSpec, EncoderSpec, spec_to_json
+from wbcss.tiling import shrink_tile
 from wbcss.volume import Shape3
 
 from .annotation import Case
 from .augmentation import Strength
-from .config import TrainConfig
+from .config import TrainConfig, TrimConfig
 from .features import FeatureSpec, patch_bytes
 
 FEW_CASES = 10
@@ -55,6 +59,9 @@ class EnrollmentRequest:
         training_ids, validation_ids: Hash of each case's voxels; they name the encoded patches.
         decoder: Architecture (``num_organs`` follows from ``organs``); None for that of ``start``, or ``thin_decoder``.
         start: Published task whose decoder the new one begins as a copy of; None for random weights.
+        published: Published task whose decoder is taken as it is instead of learning one, to be made smaller; the task
+            and the decoder are its own.
+        trim: Make the decoder smaller when it is learned; None publishes it as it is.
         train: Schedule; its ``steps`` count unless ``minutes`` is given.
         minutes: Choose the number of steps so that the whole run takes about this long on this machine.
         coarse_share: First part of the steps, in which the finest level of the decoder rests: what is where is learned
@@ -74,6 +81,8 @@ class EnrollmentRequest:
     validation_ids: tuple[str, ...] = field(default=(), repr=False)
     decoder: DecoderSpec | None = None
     start: TaskCard | None = None
+    published: TaskCard | None = None
+    trim: TrimConfig | None = None
     train: TrainConfig = ENROLL_CONFIG
     minutes: float | None = None
     coarse_share: float | None = None
@@ -101,11 +110,21 @@ class EnrollmentRequest:
             raise SpecError(f"coarse_share must be in [0, 1], got {self.coarse_share}")
         if self.minutes is not None and not (math.isfinite(self.minutes) and self.minutes > 0):
             raise SpecError(f"minutes must be a positive number, got {self.minutes}")
+        if self.published is not None and (self.published.task != self.task or self.published.spec != self.decoder):
+            raise SpecError(
+                f"a published decoder must be taken with its own task and spec, {self.published.title} and "
+                f"{self.published.spec}, got {self.task!r} and {self.decoder}"
+            )
 
     @property
     def is_few_shot(self) -> bool:
         """Whether there are so few cases that learning them by heart must be kept from happening."""
         return len(self.training) <= FEW_CASES
+
+    @property
+    def training_cases(self) -> int:
+        """How many cases the decoder has learned from, for its card."""
+        return max(len(self.training), 0 if self.published is None else self.published.training_cases)
 
     @property
     def augmentation(self) -> Strength:
@@ -129,7 +148,8 @@ class EnrollmentRequest:
     def identity(self, encoder: EncoderCard) -> dict[str, Any]:
         """Everything that decides the bits of the decoder, as JSON without a name or path of a case.
 
-        Two requests with the same identity may continue each other's run.
+        Two requests with the same identity may continue each other's run. Trimming is not among it: what it starts
+        from is the same whatever follows, and its own folder remembers how it was asked for.
         """
         ids = hashlib.sha256(repr((self.training_ids, self.validation_ids)).encode()).hexdigest()
         train = spec_to_json(self.train)
@@ -142,6 +162,7 @@ class EnrollmentRequest:
             "decoder": spec_to_json(self.decoder_spec(encoder.spec)),
             "train": train,
             "start": None if self.start is None else self.start.title,
+            **({} if self.published is None else {"published": self.published.title}),
             "minutes": self.minutes,
             "coarse_share": self.resting_share,
             "cache_gib": self.cache_gib,
@@ -178,6 +199,8 @@ class Schedule:
         coarse_steps: First steps without the finest level, whole rounds.
         round_steps: Steps between looks at the held-out cases.
         patience: Rounds of the finest level without a lower loss after which training stops; None trains to the end.
+        trim: How the decoder is made smaller afterwards, if it is.
+        learns: Whether there is a decoder to be learned, and not one to be taken from the registry.
     """
 
     config: TrainConfig
@@ -189,6 +212,8 @@ class Schedule:
     coarse_steps: int
     round_steps: int
     patience: int | None
+    trim: TrimConfig | None = None
+    learns: bool = True
 
     def config_at(self, step: int) -> TrainConfig:
         """Schedule of the round that begins at ``step``."""
@@ -210,7 +235,10 @@ def schedule_of(request: EnrollmentRequest, encoder: EncoderSpec, config: TrainC
     if any(n < 1 or n % d for n, d in zip(patch, encoder.divisor, strict=True)):
         raise SpecError(f"patch must be a multiple of the encoder's total stride {encoder.divisor}, got {patch}")
     decoder = request.decoder_spec(encoder)
-    features = FeatureSpec(patch=patch, num_skips=1 + len(decoder.stage_channels), autocast=config.autocast)
+    trim = request.trim
+    target = decoder if trim is None or trim.target is None else trim.target
+    levels = max(len(decoder.stage_channels), len(target.stage_channels))
+    features = FeatureSpec(patch=patch, num_skips=1 + levels, autocast=config.autocast)
     size = patch_bytes(encoder, features)
     num_validation = min(_MAX_VALIDATION_PATCHES, _VALIDATION_PATCHES_PER_CASE * len(request.validation))
     room = int(request.cache_gib * 2**30) // size - num_validation
@@ -219,7 +247,10 @@ def schedule_of(request: EnrollmentRequest, encoder: EncoderSpec, config: TrainC
             f"the cache must hold at least {1 + num_validation} encoded patches of {size / 2**20:.1f} MiB, got "
             f"{request.cache_gib:g} GiB; raise --cache-gib"
         )
-    wanted = math.ceil(config.steps * config.batch_size / _READ_AGAIN)
+    # Patches to learn from are as many as the full decoder needs, so that they are the same whatever follows.
+    learns = request.published is None
+    steps = config.steps if learns or trim is None else trim.expected_steps * trim.distill_steps(config)
+    wanted = math.ceil(steps * config.batch_size / _READ_AGAIN)
     every = math.ceil(config.steps / _ROUNDS / config.log_every) * config.log_every
     supervised = min(config.deep_supervision, len(decoder.stage_channels))
     may_rest = supervised > 1 and config.finest_level == 0
@@ -233,7 +264,21 @@ def schedule_of(request: EnrollmentRequest, encoder: EncoderSpec, config: TrainC
         coarse_steps=int(request.resting_share * config.steps) // every * every if may_rest else 0,
         round_steps=every,
         patience=_PATIENCE if request.is_few_shot and request.validation else None,
+        trim=trim,
+        learns=learns,
     )
+
+
+def training_ladder(
+    device: torch.device, batch: int, patch: tuple[int, int, int], divisor: tuple[int, int, int]
+) -> tuple[Step, ...]:
+    """What to try in order: half the batch until it is one, then half the patch until it cannot be halved."""
+    steps = [Step(device, batch, patch)]
+    while steps[-1].batch > 1:
+        steps.append(replace(steps[-1], batch=steps[-1].batch // 2))
+    while (smaller := shrink_tile(steps[-1].tile, divisor, 0.5)) != steps[-1].tile:
+        steps.append(replace(steps[-1], tile=smaller))
+    return tuple(steps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,6 +295,8 @@ class EnrollmentReport:
         unchanged: Title of every earlier task version whose files and logits are bit for bit as before.
         unchanged_organs: How many organs those segment, each counted once.
         ladder: Steps taken after running out of memory.
+        trimming: Cost and accuracy of the full decoder, the published one and every step between; empty if the full
+            one was not trimmed.
     """
 
     card: TaskCard
@@ -261,6 +308,7 @@ class EnrollmentReport:
     unchanged: tuple[str, ...]
     unchanged_organs: int
     ladder: tuple[str, ...] = ()
+    trimming: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values: no path, name or identifier of a case."""
@@ -280,4 +328,5 @@ class EnrollmentReport:
             "unchanged": list(self.unchanged),
             "unchanged_organs": self.unchanged_organs,
             "ladder": list(self.ladder),
+            "trimming": dict(self.trimming),
         }

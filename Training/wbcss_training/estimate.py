@@ -55,12 +55,18 @@ class Estimate:
     def stages(self, schedule: Schedule, *, num_training: int, num_validation: int) -> dict[str, float]:
         """Seconds by stage."""
         patches = schedule.num_training + schedule.num_validation
-        return {
+        fine_steps, coarse_steps = schedule.config.steps - schedule.coarse_steps, schedule.coarse_steps
+        validate_s = self.validate_s * num_validation
+        stages = {
             "encode": self.prepare_s * (num_training + num_validation) + self.patch_s * patches,
-            "train": self.step_s * (schedule.config.steps - schedule.coarse_steps)
-            + self.coarse_step_s * schedule.coarse_steps,
-            "validate": self.validate_s * num_validation,
+            "train": self.step_s * fine_steps + self.coarse_step_s * coarse_steps if schedule.learns else 0.0,
+            "validate": validate_s,
         }
+        if schedule.trim is not None and num_validation >= schedule.trim.min_cases:
+            # What a narrower decoder saves of a step goes to the answer of the full one.
+            distill_s = self.step_s * schedule.trim.distill_steps(schedule.config)
+            stages["trim"] = schedule.trim.expected_steps * (distill_s + validate_s)
+        return stages
 
     def sentence(self, schedule: Schedule, *, num_training: int, num_validation: int) -> str:
         """The same for a person."""

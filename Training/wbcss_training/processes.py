@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -12,6 +13,9 @@ from torch import distributed
 
 from wbcss.devices import resolve_device
 from wbcss.progress import never
+
+_PATIENCE = datetime.timedelta(days=1)
+"""How long processes wait for one: the first one validates while the others do, which may take hours."""
 
 
 def process_rank() -> int:
@@ -55,7 +59,7 @@ def process_group() -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         yield
         return
-    distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE)
     try:
         yield
     finally:
