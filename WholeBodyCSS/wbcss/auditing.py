@@ -8,6 +8,7 @@ from pathlib import Path
 from . import ledger, storage, weights
 from .cards import EncoderCard, TaskCard, encoder_card_from_bytes, task_card_from_bytes
 from .errors import InputError, RegistryError
+from .evidencefile import check_evidence
 from .labels import OrganName
 from .layout import (
     BODY_PART,
@@ -16,6 +17,7 @@ from .layout import (
     DECODER,
     ENCODER,
     ENCODER_DIR,
+    EVIDENCE,
     RETIRED,
     TASKS_DIR,
     version_folders,
@@ -154,6 +156,13 @@ def _check_version(
         _check_presence(folder / DECODER, f"{place}/{DECODER}", problems)
         return None
     is_sound = _check_hash(folder / DECODER, card.weights_sha256, place, problems)
+    if card.evidence_sha256 and _check_hash(folder / EVIDENCE, card.evidence_sha256, place, problems):
+        try:
+            check_evidence(folder / EVIDENCE, card)
+        except RegistryError as error:
+            problems.append(f"{place}/{error}")
+    elif not card.evidence_sha256 and (folder / EVIDENCE).exists():
+        problems.append(f"{place}/{EVIDENCE} is not named by the card of {card.title}")
     if encoder is None:
         return card
     if card.encoder_sha256 != encoder.weights_sha256:
@@ -243,6 +252,6 @@ def _strays(root: Path) -> list[Path]:
     for task, versions in version_folders(root).items():
         allowed.add(root / TASKS_DIR / task / RETIRED)
         for version in versions:
-            allowed |= {root / TASKS_DIR / task / str(version) / name for name in (CARD, DECODER)}
+            allowed |= {root / TASKS_DIR / task / str(version) / name for name in (CARD, DECODER, EVIDENCE)}
     files = [*_files(root / ENCODER_DIR), *_files(root / TASKS_DIR)]
     return sorted(path for path in files if path not in allowed)

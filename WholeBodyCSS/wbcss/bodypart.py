@@ -274,17 +274,18 @@ class BodyPartGate:
             height = ((first + last - 1) / 2) * self._grid.spacing_mm[2]
             for tile, start in enumerate(starts_ij):
                 ranges = [(start[axis], start[axis] + self._tile[axis]) for axis in range(2)]
-                weight = self._weight(levels[tile, row], scales[tile, row]) * inside / step
+                weight = observation_weight(levels[tile, row], scales[tile, row]) * inside / step
                 if weight > 0 and self._extent.touches(ranges[0], ranges[1], (max(first, 0), last)):
                     self._heights.append(height)
                     self._levels.append(float(levels[tile, row]))
                     self._weights.append(weight)
                     self._is_stale = True
 
-    @staticmethod
-    def _weight(level_cm: float, scale_cm: float) -> float:
-        is_sure = np.isfinite(level_cm) and scale_cm < LEAST_SCALE_SHARE * MAX_SCALE_CM
-        return 1 / scale_cm if is_sure else 0.0
+
+def observation_weight(level_cm: float, scale_cm: float) -> float:
+    """How much an answer of the head counts in a curve, 1 / cm; 0 if it is none."""
+    is_sure = np.isfinite(level_cm) and scale_cm < LEAST_SCALE_SHARE * MAX_SCALE_CM
+    return 1 / scale_cm if is_sure else 0.0
 
 
 def organ_levels(organs: Mapping[int, OrganName], ranges: Mapping[OrganName, LevelRange]) -> dict[int, OrganLevels]:

@@ -86,12 +86,15 @@ class TaskCard:
         spec: Architecture of the decoder.
         encoder_sha256: SHA-256 of the encoder weights that the decoder was made for.
         weights_sha256: SHA-256 of ``decoder.safetensors``; empty until published.
+        evidence_sha256: SHA-256 of ``evidence.safetensors``; empty if there is none, as in older cards.
         training_cases: Number of cases it was learned from.
         validation: Free JSON: metrics on held-out cases.
         calibration: At least ``temperature``, by which logits are divided before the softmax.
         body_part: Body-part ranges, free JSON.
-        confidence: Confidence statistics, sums only.
-        anomaly: Anomaly statistics, sums only; never images or identifiers.
+        confidence: How well its confidence was calibrated: ``ece_before``, ``ece_after``, ``reliability``; see
+            ``wbcss_training.certainty``.
+        anomaly: ``threshold`` and ``false_alarm_rate`` of the distance to the training data, ``volume_ml`` per organ
+            as sums, and ``pathological``, the organs learned with their lesions. Never images or identifiers.
         license: SPDX expression or text.
         provenance: What it was trained on, in words.
         created: ISO date.
@@ -106,6 +109,7 @@ class TaskCard:
     spec: DecoderSpec
     encoder_sha256: str
     weights_sha256: str = ""
+    evidence_sha256: str = ""
     training_cases: int
     validation: Mapping[str, Any] = field(default_factory=dict)
     calibration: Mapping[str, Any] = field(default_factory=lambda: {"temperature": 1.0})
@@ -136,6 +140,7 @@ class TaskCard:
         LabelSpace({organ.name: organ.label for organ in self.organs})
         check_sha256(self.encoder_sha256, name="encoder_sha256")
         check_sha256(self.weights_sha256, name="weights_sha256", empty=True)
+        check_sha256(self.evidence_sha256, name="evidence_sha256", empty=True)
         self._check_temperature()
         _check_date(self.created, name="created")
 
@@ -174,6 +179,8 @@ def task_card_to_bytes(card: TaskCard) -> bytes:
     values = {"format": "wbcss-task-card", "format_version": 1, **_fields(card)}
     values["organs"] = [organ.to_json() for organ in card.organs]
     values["calibration"] = {"temperature": 1.0, **card.calibration}
+    if not card.evidence_sha256:
+        del values["evidence_sha256"]  # so that older cards keep their bytes
     return _sealed(values, schema="task_card")
 
 

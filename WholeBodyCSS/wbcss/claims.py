@@ -35,7 +35,8 @@ class Claims:
         ranges = [part.indices(size) for part, size in zip(self.region, shape, strict=True)]
         size = tuple(len(range(*axis)) for axis in ranges)
         low = np.array([axis[0] for axis in ranges])
-        return np.stack(np.unravel_index(self.index, size), axis=1) + low
+        places: npt.NDArray[np.int64] = np.stack(np.unravel_index(self.index, size), axis=1) + low
+        return places
 
 
 def decide(

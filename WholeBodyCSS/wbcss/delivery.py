@@ -63,7 +63,13 @@ def deliver(
     started_s = time.perf_counter()
     result = finished.segmentation
     statistics = organ_statistics(
-        finished.volume, result.labels, result.confidence, result.affine, result.organs, cancelled=cancelled
+        finished.volume,
+        result.labels,
+        result.confidence,
+        result.affine,
+        result.organs,
+        facts=result.facts,
+        cancelled=cancelled,
     )
     reference = finished.reference
     dice = {} if reference is None else dice_per_organ(result.labels, result.organs, reference)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from .confidence import ConfidenceHead, log_odds_of_winner
 from .errors import SpecError
 from .labels import BACKGROUND, MAX_LABEL
 from .nn.decoder import Decoder
@@ -28,15 +29,23 @@ class TaskHead:
         weight: (F, 1 + organs) float32, scaled so that powers of two of the logits are the calibrated odds.
         bias: (1 + organs,) float32, scaled alike.
         global_labels: (1 + organs,) uint16: what a channel is written as; 0 for background and for what nobody asked.
+        certainty: Learned confidence where an organ wins; None for that of the softmax everywhere.
     """
 
     weight: torch.Tensor
     bias: torch.Tensor
     global_labels: npt.NDArray[np.uint16]
+    certainty: ConfidenceHead | None = None
 
     @classmethod
     def of(
-        cls, decoder: Decoder, labels: npt.NDArray[np.uint16], *, temperature: float, device: torch.device
+        cls,
+        decoder: Decoder,
+        labels: npt.NDArray[np.uint16],
+        *,
+        temperature: float,
+        device: torch.device,
+        certainty: ConfidenceHead | None = None,
     ) -> TaskHead:
         """Read the head of ``decoder``; ``labels`` has one global value per channel, background first.
 
@@ -52,10 +61,13 @@ class TaskHead:
         weight = decoder.head.weight.detach().to(device, torch.float32)[:, :, 0, 0, 0].t().contiguous() * scale
         bias = decoder.head.bias
         shift = torch.zeros(channels, device=device) if bias is None else bias.detach().to(device, torch.float32)
-        return cls(weight, shift * scale, labels)
+        return cls(weight, shift * scale, labels, None if certainty is None else certainty.to(device))
 
     def classify(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Features (N, F) float32 to the winning channel (N,) int32 and its probability (N,) float32."""
+        """Features (N, F) float32 to the winning channel (N,) int32 and its confidence (N,) float32.
+
+        That is its probability by the softmax, or by ``certainty`` where an organ wins.
+        """
         count = len(features)
         channel = torch.empty(count, dtype=torch.int32, device=features.device)
         confidence = torch.empty(count, dtype=torch.float32, device=features.device)
@@ -75,7 +87,12 @@ class TaskHead:
             if ties.any():
                 best[ties] = winners[ties].argmax(dim=1).float()
             channel[start : start + chunk] = best
-            confidence[start : start + chunk] = logits.exp2_().sum(dim=1).reciprocal_()
+            total = logits.exp2_().sum(dim=1)
+            confidence[start : start + chunk] = total.reciprocal()
+            if self.certainty is not None:
+                won = torch.nonzero(best)[:, 0]
+                log_odds = log_odds_of_winner(total[won] - 1.0)
+                confidence[start + won] = self.certainty.probability(part[won], log_odds)
         return channel, confidence
 
 

@@ -17,6 +17,7 @@ from .heads import TaskHead
 from .labels import TaskId
 from .merge import Merger, TaskPrediction
 from .native import NativeCarrier, NativePlane
+from .pooling import OrganPool
 from .preprocess import AIR_HU, ModelGrid, PlaneReader, hu_to_channels
 from .progress import IsCancelled, Progress, check_cancelled
 from .specs import WindowHU
@@ -110,6 +111,7 @@ class Pass:
         clock: Takes the stage times.
         progress: Told fractions of the pass and stages.
         cancelled: Asked at every tile and plane.
+        pools: Take the features of every organ, for tasks whose organs are to be described.
         gate: Says which decoders and organs can be where; None runs and keeps all.
     """
 
@@ -124,6 +126,7 @@ class Pass:
     progress: Progress
     cancelled: IsCancelled
     gate: BodyPartGate | None = None
+    pools: Mapping[TaskId, OrganPool] = field(default_factory=dict)
     _done: float = field(default=0.0, init=False)
 
     def run(self) -> None:
@@ -132,7 +135,7 @@ class Pass:
         feeder = TileFeeder(self.scan, plan, self.device)
         widths = {task: len(head.weight) for task, head in self.heads.items()}
         sweep = FeatureSweep(plan.box[:2], plan.size, widths, device=self.device)
-        carrier = NativeCarrier(grid.axes, plan.box, self.heads, self.device)
+        carrier = NativeCarrier(grid.axes, plan.box, self.heads, self.device, self.pools)
         for number, layer in enumerate(plan.layers):
             self._run_layer(layer, feeder, sweep)
             is_last = number == len(plan.layers) - 1

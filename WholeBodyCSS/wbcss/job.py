@@ -17,6 +17,7 @@ from .io.atomic import output_error
 from .io.reading import read_volume
 from .io.writing import check_output
 from .labels import OrganName, TaskId
+from .mergerules import read_rules
 from .outputs import OutputPaths
 from .pace import Pace, Report
 from .progress import IsCancelled, check_cancelled, never
@@ -24,6 +25,7 @@ from .protocol import OrganRow, Quality, Result
 from .reference import Reference, read_reference
 from .registry import Registry
 from .resume import input_sha256, is_finished, model_hashes
+from .specs import MergeRules, spec_to_json
 from .volume import Volume
 from .warm import WarmModel, needed_tasks
 
@@ -63,6 +65,8 @@ class SegmentJob:
         preview: Write a picture.
         confidence: Write the confidence volume.
         dicom_seg: Write the organs as a DICOM object; ``input`` must be a DICOM folder.
+        merge_rules: File of rules for organs that several tasks know; None for the defaults.
+        repair_numbering: Number vertebrae and ribs anew where their order says so.
         body_part: Check which part of the body the scan shows, where the registry has a level head.
         reference: Labels to compare with, on the grid of the input.
     """
@@ -81,6 +85,8 @@ class SegmentJob:
     confidence: bool = False
     dicom_seg: bool = False
     body_part: bool = True
+    merge_rules: Path | None = None
+    repair_numbering: bool = False
     reference: Path | None = None
 
     def __post_init__(self) -> None:
@@ -164,6 +170,8 @@ def check_request(job: SegmentJob) -> tuple[TaskId, ...]:
     tasks = needed_tasks(Registry(job.registry), organs=job.organs, tasks=job.tasks)
     if job.dicom_seg:
         check_installed()
+    if job.merge_rules is not None:
+        read_rules(job.merge_rules)
     from .devices import resolve_device
 
     resolve_device(job.device)
@@ -182,7 +190,13 @@ def made_from(job: SegmentJob, registry: Registry, tasks: tuple[TaskId, ...]) ->
 
     Not the device, because a batch may be finished on another machine; nothing that names the patient.
     """
+    unusual: dict[str, Any] = {}
+    if job.merge_rules is not None:
+        unusual["merge_rules"] = spec_to_json(read_rules(job.merge_rules))
+    if job.repair_numbering:
+        unusual["repair_numbering"] = True
     return {
+        **unusual,
         "input_sha256": input_sha256(job.input) if isinstance(job.input, Path) else None,
         "model_sha256": model_hashes(registry, tasks, body_part=job.body_part),
         "organs": None if job.organs is None else sorted(job.organs),
@@ -268,7 +282,12 @@ def _segment(
     from .segment import SegmentOptions, segment
 
     options = SegmentOptions(
-        device=job.device, overlap=OVERLAP[job.quality], threads=job.threads, body_part=job.body_part
+        device=job.device,
+        overlap=OVERLAP[job.quality],
+        threads=job.threads,
+        body_part=job.body_part,
+        merge=MergeRules() if job.merge_rules is None else read_rules(job.merge_rules),
+        repair_numbering=job.repair_numbering,
     )
     part = pace.part(0.1, 0.9)
     return segment(volume, model, organs=job.organs, tasks=tasks, options=options, progress=part, cancelled=cancelled)

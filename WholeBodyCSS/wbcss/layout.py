@@ -14,6 +14,9 @@ TASKS_DIR = "tasks"
 CARD = "card.json"
 ENCODER = "encoder.safetensors"
 DECODER = "decoder.safetensors"
+EVIDENCE = "evidence.safetensors"
+"""Optional, beside a decoder: how sure it is, and what its organs look like. A card without its hash has none."""
+
 BODY_PART_DIR = "encoder/body_part"
 """Beside the encoder whose features it reads; a registry need not have it."""
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import safetensors
@@ -12,7 +12,9 @@ import torch
 from torch import nn
 
 from . import storage, weights
+from .anomaly import OrganReference
 from .cards import EncoderCard, TaskCard
+from .confidence import ConfidenceHead
 from .errors import RegistryError
 from .io.atomic import write_bytes
 from .labels import TaskId
@@ -37,6 +39,14 @@ class LoadedLevelHead:
 
 
 @dataclass(frozen=True, eq=False)
+class TaskEvidence:
+    """What lies beside a decoder: either may be missing."""
+
+    certainty: ConfidenceHead | None = None
+    reference: OrganReference | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class LoadedModel:
     """A model that is ready to run, and the cards that describe it.
 
@@ -45,12 +55,14 @@ class LoadedModel:
         encoder_card: Card of its encoder.
         cards: Card of every loaded task, in registry order.
         levels: The level head; None in a registry without.
+        evidence: By task; of a task that is missing there is none.
     """
 
     network: WholeBodyModel
     encoder_card: EncoderCard
     cards: Mapping[TaskId, TaskCard]
     levels: LoadedLevelHead | None = None
+    evidence: Mapping[TaskId, TaskEvidence] = field(default_factory=dict)
 
 
 def load_model(registry: Registry, tasks: Iterable[TaskId] | None = None) -> LoadedModel:
@@ -65,7 +77,13 @@ def load_model(registry: Registry, tasks: Iterable[TaskId] | None = None) -> Loa
     decoders = {card.task: load_decoder(registry, card) for card in cards}
     network = WholeBodyModel(load_encoder(registry), decoders)
     freeze(network)
-    return LoadedModel(network, encoder_card, {card.task: card for card in cards}, load_level_head(registry))
+    return LoadedModel(
+        network,
+        encoder_card,
+        {card.task: card for card in cards},
+        load_level_head(registry),
+        {card.task: load_evidence(registry, card) for card in cards if card.evidence_sha256},
+    )
 
 
 def load_encoder(registry: Registry) -> Encoder:
@@ -108,7 +126,40 @@ def load_level_head(registry: Registry) -> LoadedLevelHead | None:
     return LoadedLevelHead(head, card)
 
 
-def load_weights(path: Path, *, sha256: str, shapes: weights.Shapes) -> dict[str, torch.Tensor]:
+def load_evidence(registry: Registry, card: TaskCard) -> TaskEvidence:
+    """The evidence of one published version; nothing in older ones. Raises RegistryError if it does not match."""
+    if not card.evidence_sha256:
+        return TaskEvidence()
+    return read_evidence(registry.task_evidence(card), card, sha256=card.evidence_sha256)
+
+
+def read_evidence(path: Path, card: TaskCard, *, sha256: str) -> TaskEvidence:
+    """An evidence file for the decoder of ``card``. Raises RegistryError if it does not fit."""
+    tensors = load_weights(path, sha256=sha256, shapes=lambda found: weights.evidence_shapes(card.spec, found))
+    sums = {name: tensor.numpy() for name, tensor in tensors.items()}
+    return TaskEvidence(ConfidenceHead.of(tensors), OrganReference.of(sums))
+
+
+def save_evidence(evidence: TaskEvidence, path: Path) -> None:
+    """Write ``evidence`` as float32 safetensors; equal evidence gives equal bytes.
+
+    Raises RegistryError if there is none or a number is not finite, OutputError if the file cannot be written.
+    """
+    tensors = {} if evidence.certainty is None else evidence.certainty.tensors()
+    if evidence.reference is not None:
+        tensors |= {name: torch.from_numpy(value) for name, value in evidence.reference.tensors().items()}
+    if not tensors:
+        raise RegistryError(f"{path.name} must hold at least one tensor, got none")
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise RegistryError(f"the tensor {name!r} of {path.name} must be finite, got {tensor.sum().item()}")
+    copies = {name: tensors[name].detach().cpu().float().clone() for name in sorted(tensors)}
+    write_bytes(path, safetensors.torch.save(copies))
+
+
+def load_weights(
+    path: Path, *, sha256: str, shapes: weights.Shapes | Callable[[Iterable[str]], weights.Shapes]
+) -> dict[str, torch.Tensor]:
     """Tensors of a safetensors file as float32 on the CPU.
 
     The bytes that are hashed are the bytes that are parsed, so a file that changes meanwhile cannot slip through.
@@ -116,7 +167,7 @@ def load_weights(path: Path, *, sha256: str, shapes: weights.Shapes) -> dict[str
     Args:
         path: The file.
         sha256: What its bytes must hash to.
-        shapes: Name and shape of every tensor it must hold, and no other.
+        shapes: Name and shape of every tensor it must hold, and no other; or what gives them from the names found.
     """
     source = "/".join(path.parts[-3:])
     try:
@@ -134,7 +185,7 @@ def load_weights(path: Path, *, sha256: str, shapes: weights.Shapes) -> dict[str
     except safetensors.SafetensorError as error:
         raise RegistryError(f"{source} is no readable safetensors file: {error}") from error
     infos = {name: weights.TensorInfo(str(tensor.dtype), tuple(tensor.shape)) for name, tensor in tensors.items()}
-    weights.check_shapes(infos, shapes, source=source)
+    weights.check_shapes(infos, shapes(infos) if callable(shapes) else shapes, source=source)
     return {name: tensor.to(torch.float32) for name, tensor in tensors.items()}
 
 

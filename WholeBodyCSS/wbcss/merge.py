@@ -260,7 +260,9 @@ class Merger:
         return np.concatenate([self._places_in(part, label) for part in self._contested])
 
     def _places_in(self, part: Claims, label: int) -> npt.NDArray[np.int64]:
-        return part.places(self._labels.shape)[(part.labels == label).any(axis=0)]
+        claimed = np.flatnonzero((part.labels == label).any(axis=0))
+        places: npt.NDArray[np.int64] = part.places(self._labels.shape)[claimed]
+        return places
 
     def candidates(self) -> tuple[Candidate, ...]:
         """Who claimed the organs that several tasks know, in order of label and publication; after ``finish``."""

@@ -16,6 +16,7 @@ import torch
 
 from .heads import TaskHead
 from .labels import TaskId
+from .pooling import OrganPool
 from .preprocess import AxisMap
 from .sweep import FeaturePlane
 from .tiling import Range
@@ -84,8 +85,11 @@ class _Samples:
 class _TaskPlanes:
     """The last two model planes of one task: features, winning channels and their probability."""
 
-    def __init__(self, head: TaskHead, shape: tuple[int, int], device: torch.device) -> None:
+    def __init__(
+        self, head: TaskHead, shape: tuple[int, int], device: torch.device, pool: OrganPool | None = None
+    ) -> None:
         self.head = head
+        self.pool = pool
         num_features = len(head.weight)
         self.features = torch.zeros((2, shape[0] * shape[1], num_features), device=device)
         self.channels = torch.zeros((2, *shape), dtype=torch.int32, device=device)
@@ -100,6 +104,8 @@ class _TaskPlanes:
             return
         channels, confidence = self.head.classify(features)
         self.channels[slot] = torch.where(covered, channels.view(covered.shape), 0)
+        if self.pool is not None:
+            self.pool.add(self.channels[slot].flatten(), features)
         self.confidence[slot] = torch.where(covered, confidence.view(covered.shape), 1.0)
 
     def uniform_cells(self, slots: tuple[int, ...], reach: tuple[int, int]) -> torch.Tensor:
@@ -122,6 +128,7 @@ class NativeCarrier:
         box: Half-open model ranges along i, j, k that the planes cover.
         heads: Per task.
         device: Where the planes are.
+        pools: Of tasks whose organs are to be described.
     """
 
     def __init__(
@@ -130,12 +137,16 @@ class NativeCarrier:
         box: tuple[Range, Range, Range],
         heads: Mapping[TaskId, TaskHead],
         device: torch.device,
+        pools: Mapping[TaskId, OrganPool] | None = None,
     ) -> None:
         self._samples = tuple(_Samples.of(axis, extent) for axis, extent in zip(axes, box, strict=True))
         self._shape = (box[0][1] - box[0][0], box[1][1] - box[1][0])
         self._first_k = box[2][0]
         self._device = device
-        self._tasks = {task: _TaskPlanes(head, self._shape, device) for task, head in heads.items()}
+        described = pools or {}
+        self._tasks = {
+            task: _TaskPlanes(head, self._shape, device, described.get(task)) for task, head in heads.items()
+        }
         self._lower = [self._samples[axis].index(device) for axis in range(2)]
         self._fraction = [self._samples[axis].weight(device) for axis in range(2)]
         self._next = 0

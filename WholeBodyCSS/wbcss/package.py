@@ -15,16 +15,22 @@ from typing import Any, BinaryIO, cast
 from . import storage, weights
 from .cards import TaskCard, task_card_from_bytes, task_card_to_bytes
 from .errors import InputError, OutputError, RegistryError
+from .evidencefile import MAX_EVIDENCE_BYTES
 from .io.atomic import atomic_path
 from .labels import TaskId
-from .layout import CARD, DECODER
+from .layout import CARD, DECODER, EVIDENCE
 from .registry import Registry
 from .schemas import MAX_DOCUMENT_BYTES, dump_document, read_document
 
 SUFFIX = ".wbtask"
 MANIFEST = "manifest.json"
-LIMITS_BYTES: Mapping[str, int] = {MANIFEST: 1 << 20, CARD: MAX_DOCUMENT_BYTES, DECODER: weights.MAX_WEIGHTS_BYTES}
-"""The members of a package, in order, and how large each may be."""
+LIMITS_BYTES: Mapping[str, int] = {
+    MANIFEST: 1 << 20,
+    CARD: MAX_DOCUMENT_BYTES,
+    DECODER: weights.MAX_WEIGHTS_BYTES,
+    EVIDENCE: MAX_EVIDENCE_BYTES,
+}
+"""The members of a package, in order, and how large each may be; the last one is not in every package."""
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _CHUNK_BYTES = 1 << 20
@@ -56,31 +62,40 @@ def export_task(registry: Registry, task: TaskId, path: Path, *, version: int | 
     path = path / package_name(card) if path.is_dir() else path
     if path.suffix != SUFFIX:
         raise OutputError(f"a task package must be named *{SUFFIX}, got {path.name!r}")
-    weights_path = registry.task_weights(card)
-    try:
-        found, num_bytes = storage.sha256_file(weights_path), weights_path.stat().st_size
-    except OSError as error:
-        raise RegistryError(f"{card.title} {DECODER} cannot be read: {error.strerror or error}") from error
-    if found != card.weights_sha256:
-        raise RegistryError(
-            f"{card.title} {DECODER} must have the SHA-256 of its card, {card.weights_sha256}, got {found}; "
-            "it is damaged and is not exported"
-        )
+    files = {DECODER: registry.task_weights(card)}
+    if card.evidence_sha256:
+        files[EVIDENCE] = registry.task_evidence(card)
     # The place in this registry's order means nothing elsewhere, so it does not travel.
     card_data = task_card_to_bytes(dataclasses.replace(card, sequence=0))
     members = {
         CARD: {"bytes": len(card_data), "sha256": storage.sha256_bytes(card_data)},
-        DECODER: {"bytes": num_bytes, "sha256": card.weights_sha256},
+        **{name: _checked_file(card, source) for name, source in files.items()},
     }
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(_member(MANIFEST), _manifest(card, members))
         archive.writestr(_member(CARD), card_data)
-        info = _member(DECODER)
-        info.file_size = num_bytes
-        with archive.open(info, "w") as target, weights_path.open("rb") as source:
-            while chunk := source.read(_CHUNK_BYTES):
-                target.write(chunk)
+        for name, source in files.items():
+            info = _member(name)
+            info.file_size = members[name]["bytes"]
+            with archive.open(info, "w") as target, source.open("rb") as stream:
+                while chunk := stream.read(_CHUNK_BYTES):
+                    target.write(chunk)
     return path
+
+
+def _checked_file(card: TaskCard, path: Path) -> dict[str, Any]:
+    """Size and hash of a file that is to be exported, which must be those of the card."""
+    promised = card.weights_sha256 if path.name == DECODER else card.evidence_sha256
+    try:
+        found, num_bytes = storage.sha256_file(path), path.stat().st_size
+    except OSError as error:
+        raise RegistryError(f"{card.title} {path.name} cannot be read: {error.strerror or error}") from error
+    if found != promised:
+        raise RegistryError(
+            f"{card.title} {path.name} must have the SHA-256 of its card, {promised}, got {found}; "
+            "it is damaged and is not exported"
+        )
+    return {"bytes": num_bytes, "sha256": promised}
 
 
 def _member(name: str) -> zipfile.ZipInfo:
@@ -116,6 +131,8 @@ def import_task(registry: Registry, path: Path) -> TaskCard:
         manifest_data = _read_small(archive, infos[MANIFEST], path.name)
         manifest = read_document(manifest_data, schema="package_manifest", source=f"{path.name}: {MANIFEST}")
         for name, promise in manifest["files"].items():
+            if name not in infos:
+                raise RegistryError(f"{path.name} must hold {name} by its manifest, got none")
             if infos[name].file_size != promise["bytes"]:
                 raise RegistryError(
                     f"{path.name}: {name} must have {promise['bytes']} bytes by the manifest, "
@@ -125,8 +142,13 @@ def import_task(registry: Registry, path: Path) -> TaskCard:
         try:
             registry.check_publishable(card)
             _check_decoder_size(infos[DECODER], card, registry)
-            with archive.open(infos[DECODER]) as stream:
-                return registry.publish_stream(card, cast(BinaryIO, stream))
+            with contextlib.ExitStack() as stack:
+                stream, *evidence = (
+                    cast(BinaryIO, stack.enter_context(archive.open(infos[name])))
+                    for name in (DECODER, EVIDENCE)
+                    if name in infos
+                )
+                return registry.publish_stream(card, stream, *evidence)
         except RegistryError as error:
             raise RegistryError(f"{path.name}: {error}") from error
 
@@ -179,9 +201,10 @@ def _checked_members(archive: zipfile.ZipFile, source: str) -> dict[str, zipfile
                 f"{source}: {name} must be at most {limit} bytes, got {info.file_size}; it is not unpacked"
             )
         infos[name] = info
-    missing = [name for name in LIMITS_BYTES if name not in infos]
+    needed = [name for name in LIMITS_BYTES if name != EVIDENCE]
+    missing = [name for name in needed if name not in infos]
     if missing:
-        raise RegistryError(f"{source} must hold {', '.join(LIMITS_BYTES)}; it lacks {', '.join(missing)}")
+        raise RegistryError(f"{source} must hold {', '.join(needed)}; it lacks {', '.join(missing)}")
     return infos
 
 
@@ -222,8 +245,14 @@ def _checked_card(data: bytes, manifest: Mapping[str, Any], source: str) -> Task
         "version": card.version,
         "encoder_sha256": card.encoder_sha256,
         "files.decoder.safetensors.sha256": card.weights_sha256,
+        "files.evidence.safetensors.sha256": card.evidence_sha256,
     }
-    promises = {**manifest, "files.decoder.safetensors.sha256": manifest["files"][DECODER]["sha256"]}
+    evidence_sha256 = manifest["files"].get(EVIDENCE, {}).get("sha256", "")
+    promises = {
+        **manifest,
+        "files.decoder.safetensors.sha256": manifest["files"][DECODER]["sha256"],
+        "files.evidence.safetensors.sha256": evidence_sha256,
+    }
     for field, value in stated.items():
         if promises[field] != value:
             raise RegistryError(

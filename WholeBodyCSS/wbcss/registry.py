@@ -32,8 +32,9 @@ from .cards import (
 )
 from .catalogue import Organ
 from .errors import RegistryError
+from .evidencefile import stage_evidence
 from .labels import LabelSpace, OrganName, TaskId
-from .layout import CARD, DECODER, ENCODER, ENCODER_DIR, RETIRED, TASKS_DIR, version_folders
+from .layout import CARD, DECODER, ENCODER, ENCODER_DIR, EVIDENCE, RETIRED, TASKS_DIR, version_folders
 from .resources import starter_registry
 from .schemas import dump_document, read_document
 
@@ -56,10 +57,12 @@ class StagedTask:
     Attributes:
         card: ``weights_sha256`` may be empty and ``version`` 0: publishing fills them in.
         weights: A safetensors file as ``loading.save_weights`` writes it; it is copied.
+        evidence: Likewise, of ``loading.save_evidence``; or None.
     """
 
     card: TaskCard
     weights: Path
+    evidence: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +102,10 @@ class Registry:
     def task_weights(self, card: TaskCard) -> Path:
         """Path of the weights of a published version."""
         return self._folder(card.task, card.version) / DECODER
+
+    def task_evidence(self, card: TaskCard) -> Path:
+        """Path of the evidence of a published version; it is there if the card has ``evidence_sha256``."""
+        return self._folder(card.task, card.version) / EVIDENCE
 
     def tasks(self) -> tuple[TaskCard, ...]:
         """Newest visible version of every task, in the order in which the tasks were first published.
@@ -202,11 +209,12 @@ class Registry:
                 that do not match the card. Nothing was published.
             OutputError: the registry cannot be written. Nothing was published.
         """
-        with _open_weights(staged.weights) as stream:
-            return self.publish_stream(staged.card, stream)
+        extra = contextlib.nullcontext() if staged.evidence is None else _open_weights(staged.evidence)
+        with _open_weights(staged.weights) as stream, extra as evidence:
+            return self.publish_stream(staged.card, stream, evidence)
 
-    def publish_stream(self, card: TaskCard, stream: BinaryIO) -> TaskCard:
-        """``publish`` with weights that come from an open binary stream."""
+    def publish_stream(self, card: TaskCard, stream: BinaryIO, evidence: BinaryIO | None = None) -> TaskCard:
+        """``publish`` with weights and evidence that come from open binary streams."""
         with self._writing():
             encoder = self.encoder_card()
             owners = self.label_owners()
@@ -217,6 +225,7 @@ class Registry:
                 sha256 = self._stage_weights(folder / DECODER, stream, promised=card.weights_sha256)
                 auditing.check_decoder(folder / DECODER, card, encoder)
                 card = dataclasses.replace(card, weights_sha256=sha256)
+                card = stage_evidence(folder, card, evidence)
                 storage.make_folder(target.parent.parent)
                 storage.make_folder(target.parent)
                 # The values are on record before the task shows: a crash in between costs a number, nothing else.
@@ -365,10 +374,7 @@ class Registry:
 
     @staticmethod
     def _stage_weights(path: Path, stream: BinaryIO, *, promised: str) -> str:
-        sha256 = storage.write_stream(path, stream, max_bytes=weights.MAX_WEIGHTS_BYTES)
-        if promised and sha256 != promised:
-            raise RegistryError(f"{path.name} must have the SHA-256 of its card, {promised}, got {sha256}")
-        return sha256
+        return storage.write_promised(path, stream, max_bytes=weights.MAX_WEIGHTS_BYTES, promised=promised)
 
     @staticmethod
     def _make_visible(folder: Path, card: bytes, weights_name: str, weights_sha256: str, target: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .cards import TaskCard
 from .errors import VolumeFileError
 from .labels import TaskId
 from .levelstore import level_card
@@ -49,7 +50,12 @@ def model_hashes(registry: Registry, tasks: Sequence[TaskId], *, body_part: bool
     decoders = {f"{task}@{cards[task].version}": cards[task].weights_sha256 for task in tasks}
     levels = level_card(registry) if body_part else None
     head = {} if levels is None else {"body_part": levels.weights_sha256}
-    return {"encoder": registry.encoder_card().weights_sha256, **head, **decoders}
+    return {"encoder": registry.encoder_card().weights_sha256, **head, **decoders, **_evidence_hashes(cards, tasks)}
+
+
+def _evidence_hashes(cards: Mapping[TaskId, TaskCard], tasks: Sequence[TaskId]) -> dict[str, str]:
+    chosen = [cards[task] for task in tasks if cards[task].evidence_sha256]
+    return {f"{card.title} evidence": card.evidence_sha256 for card in chosen}
 
 
 def is_finished(paths: OutputPaths, expected: Mapping[str, Any], outputs: Sequence[Path]) -> bool:

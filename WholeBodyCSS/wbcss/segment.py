@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -14,20 +14,23 @@ from .backend_choice import BackendName, BackendRequest, choose_backend
 from .body import find_body
 from .bodypart import BodyPartGate, BodyPartReport, organ_levels
 from .catalogue import Organ
+from .checks import OrganFacts
 from .devices import Step, descend, ladder, limited_threads, resolve_device
 from .errors import InputError
 from .heads import TaskHead, channel_labels
 from .inference import Clock, Pass, Scan, TileFeeder
 from .labels import OrganName, TaskId
 from .levelcard import ranges_of
-from .loading import LoadedModel
-from .merge import Merger
+from .loading import LoadedModel, TaskEvidence
+from .merge import Candidate, Merger
+from .numbering import Renumbering, repair_numbering
 from .preprocess import ModelGrid
 from .progress import IsCancelled, Progress, never, silent
 from .selection import Selection, select
 from .specs import MergeRules, TileSpec
 from .tiling import Extent, TilePlan, plan_tiles, shrink_tile
 from .volume import Affine, Confidence, LabelMap, Shape3, Spacing_mm, Volume
+from .witnesses import NO_TESTIMONY, Descriptors, Testimony, lesion_rules, open_pools, organ_facts, witnesses
 
 COARSE = 2.5
 """Slices this many model voxels apart get a warning."""
@@ -43,6 +46,8 @@ class SegmentOptions:
         overlap: Fraction of a tile shared with its neighbor, 0 <= overlap < 1.
         merge: How organs claimed by several tasks are settled.
         threads: CPU threads, or None for the library's default.
+        repair_numbering: Number vertebrae and ribs anew where their order says so; every change is reported.
+        describe: Give the descriptors of organs, for the sums that an enrolment stores.
         body_part: Skip decoders and drop organs where they cannot be, if the registry has a level head.
     """
 
@@ -51,6 +56,8 @@ class SegmentOptions:
     overlap: float = 0.5
     merge: MergeRules = field(default_factory=MergeRules)
     threads: int | None = None
+    repair_numbering: bool = False
+    describe: bool = False
     body_part: bool = True
 
     def __post_init__(self) -> None:
@@ -102,6 +109,10 @@ class Segmentation:
         organs: Those asked for, in registry order.
         tasks: Those that ran.
         report: What the run did.
+        facts: What is known of organs beside their voxels, for ``statistics``.
+        candidates: Who claimed the organs that several tasks know, and who got them.
+        descriptors: Of the organs of every task, if ``SegmentOptions.describe``.
+        renumberings: What ``SegmentOptions.repair_numbering`` changed.
     """
 
     labels: LabelMap
@@ -110,6 +121,10 @@ class Segmentation:
     organs: tuple[Organ, ...]
     tasks: tuple[TaskId, ...]
     report: RunReport = field(repr=False)
+    facts: Mapping[OrganName, OrganFacts] = field(default_factory=dict, repr=False)
+    candidates: tuple[Candidate, ...] = field(default=(), repr=False)
+    descriptors: Descriptors = field(default_factory=dict, repr=False)
+    renumberings: tuple[Renumbering, ...] = ()
 
 
 def segment(
@@ -153,6 +168,14 @@ def _monotone(progress: Progress) -> Progress:
     return report
 
 
+def _told(renumberings: Sequence[Renumbering]) -> list[str]:
+    """One sentence per piece that was numbered anew."""
+    return [
+        f"a piece of {change.voxels} voxels was renumbered from {change.before} to {change.after} by the order of bones"
+        for change in renumberings
+    ]
+
+
 class _Job:
     """One call of ``segment``."""
 
@@ -175,6 +198,8 @@ class _Job:
         self._clock = Clock()
         self._labels: LabelMap = np.zeros_like(volume.voxels, dtype=np.uint16)
         self._confidence: Confidence = np.ones_like(volume.voxels, dtype=np.float16)
+        self._testimony = NO_TESTIMONY
+        self._descriptors: Descriptors = {}
 
     def run(self, device: torch.device) -> Segmentation:
         self._progress(0.0, "read")
@@ -186,6 +211,11 @@ class _Job:
             body = find_body(voxels, (i, j, k), grid)
         steps = ladder(device, self._spec.tile, self._spec.divisor)
         report, taken = descend(steps, partial(self._attempt, scan, body), lambda text: self._progress(0.0, text))
+        repaired: tuple[Renumbering, ...] = ()
+        if self._options.repair_numbering:
+            affine = self._volume.affine
+            repaired = repair_numbering(self._labels, affine, self._chosen.organs, cancelled=self._cancelled)
+        cards = {task: self._model.cards[task] for task in self._chosen.tasks}
         self._progress(1.0, "merge")
         return Segmentation(
             self._labels,
@@ -193,19 +223,29 @@ class _Job:
             self._volume.affine,
             self._chosen.organs,
             self._chosen.tasks,
-            dataclasses.replace(report, ladder=taken, warnings=(*self._warnings(body, report), *taken)),
+            dataclasses.replace(
+                report,
+                ladder=taken,
+                warnings=(*self._warnings(body, report), *_told(repaired), *taken),
+            ),
+            facts=organ_facts(self._testimony, cards, self._chosen.organs, repaired),
+            candidates=self._testimony.candidates,
+            descriptors=self._descriptors,
+            renumberings=repaired,
         )
 
     def _attempt(self, scan: Scan, body: Extent, step: Step) -> RunReport:
         """Run once on ``step``, from clean outputs."""
         self._labels.fill(0)
         self._confidence.fill(1)
+        self._testimony, self._descriptors = NO_TESTIMONY, {}
         grid = scan.grid
         plan = plan_tiles(grid.shape, TileSpec(size=step.tile, overlap=self._options.overlap), body)
         if plan is None:
             return self._report(step, "none", (0, 0, 0), 0, 0)
         heads = self._heads(step.device)
         merger = self._merger(grid)
+        pools = open_pools(self._model, heads, step.device, describe=self._options.describe)
         gate = self._gate(grid, body, step)
         with self._clock.stage("prepare"):
             backend = choose_backend(
@@ -222,11 +262,17 @@ class _Job:
             clock=self._clock,
             progress=lambda fraction, stage: self._progress(0.02 + 0.96 * fraction, stage),
             cancelled=self._cancelled,
+            pools=pools,
             gate=gate,
         ).run()
         with self._clock.stage("merge"):
             self._progress(0.98, "merge")
-            merger.finish(self._cancelled)
+            self._descriptors = {task: pool.descriptors() for task, pool in pools.items()}
+            seen = witnesses(self._model, self._descriptors)
+            merger.finish(self._cancelled, witnesses=seen)
+            self._testimony = Testimony.of(
+                merger, seen, orientation=grid.orientation, shape=self._volume.shape, affine=self._volume.affine
+            )
         i, j, k = (last - first for first, last in plan.box)
         report = self._report(step, backend.name, (i, j, k), plan.num_tiles, backend.num_calls)
         return report if gate is None else dataclasses.replace(report, body_part=gate.report())
@@ -261,8 +307,9 @@ class _Job:
             heads[task] = TaskHead.of(
                 self._model.network.decoder(task),
                 channel_labels(wanted),
-                temperature=float(card.calibration.get("temperature", 1.0)),
+                temperature=card.temperature,
                 device=device,
+                certainty=self._model.evidence.get(task, TaskEvidence()).certainty,
             )
         return heads
 
@@ -276,6 +323,7 @@ class _Job:
             },
             ranks={task: rank for rank, task in enumerate(self._chosen.tasks)},
             rules=self._options.merge,
+            lesions=lesion_rules(self._model, self._chosen, self._options.merge, self._volume),
         )
 
     def _gate(self, grid: ModelGrid, body: Extent, step: Step) -> BodyPartGate | None:

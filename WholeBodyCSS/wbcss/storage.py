@@ -88,6 +88,14 @@ def write_stream(path: Path, stream: BinaryIO, *, max_bytes: int) -> str:
     return digest.hexdigest()
 
 
+def write_promised(path: Path, stream: BinaryIO, *, max_bytes: int, promised: str) -> str:
+    """``write_stream``, with the SHA-256 that a card promises, or empty. Raises RegistryError if it is another one."""
+    sha256 = write_stream(path, stream, max_bytes=max_bytes)
+    if promised and sha256 != promised:
+        raise RegistryError(f"{path.name} must have the SHA-256 of its card, {promised}, got {sha256}")
+    return sha256
+
+
 def _write_all(handle: int, data: bytes) -> None:
     view = memoryview(data)
     while view:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,6 +125,38 @@ def decoder_shapes(spec: DecoderSpec, encoder: EncoderSpec) -> dict[str, tuple[i
     shapes["head.weight"] = (1 + spec.num_organs, spec.num_features, 1, 1, 1)
     shapes["head.bias"] = (1 + spec.num_organs,)
     return shapes
+
+
+CONFIDENCE_WIDTH = 16
+"""Hidden units of a confidence head."""
+
+
+def confidence_shapes(spec: DecoderSpec) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor of ``confidence.ConfidenceHead`` beside the decoder of ``spec``."""
+    return {
+        "confidence.hidden_weight": (CONFIDENCE_WIDTH, spec.num_features + 1),
+        "confidence.hidden_bias": (CONFIDENCE_WIDTH,),
+        "confidence.out_weight": (CONFIDENCE_WIDTH,),
+        "confidence.out_bias": (1,),
+        "confidence.scale": (2,),
+    }
+
+
+def anomaly_shapes(spec: DecoderSpec) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor of ``anomaly.OrganReference`` beside the decoder of ``spec``."""
+    size = 2 * spec.num_features
+    return {
+        "anomaly.count": (spec.num_organs,),
+        "anomaly.total": (spec.num_organs, size),
+        "anomaly.scatter": (size, size),
+    }
+
+
+def evidence_shapes(spec: DecoderSpec, names: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    """Shapes of an evidence file that holds ``names``: either part may be missing, but not half of one."""
+    prefixes = {name.split(".")[0] for name in names}
+    parts = {"confidence": confidence_shapes(spec), "anomaly": anomaly_shapes(spec)}
+    return {name: shape for prefix in parts if prefix in prefixes for name, shape in parts[prefix].items()}
 
 
 def _stack_shapes(

@@ -75,6 +75,17 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
         "needs the package highdicom. The patient and study attributes that DICOM requires (name, ID, birth date, "
         "sex, study, referring physician, accession number) are copied from the slices, nothing else about the patient",
     )
+    parser.add_argument(
+        "--repair-numbering",
+        action="store_true",
+        help="number vertebrae and ribs anew where their order says so; every change is reported and flagged",
+    )
+    parser.add_argument(
+        "--merge-rules",
+        type=Path,
+        metavar="FILE",
+        help="rules for organs that several tasks know, as wbcss-train evaluate --learn-rules writes them",
+    )
     parser.add_argument("--confidence", action="store_true", help="write NAME.confidence.nii.gz")
     parser.add_argument(
         "--reference", type=Path, metavar="LABELS", help="labels on the same grid; adds Dice per organ to the results"
@@ -149,6 +160,8 @@ def _template(args: argparse.Namespace, registry: Path) -> SegmentJob:
         preview=args.preview,
         confidence=args.confidence,
         dicom_seg=args.dicom_seg,
+        merge_rules=args.merge_rules,
+        repair_numbering=args.repair_numbering,
         body_part=args.body_part,
         reference=args.reference,
     )
