@@ -36,6 +36,14 @@ def test_an_exception_that_qt_swallowed_fails_the_script(tmp_path: Path) -> None
     assert done.stderr.splitlines()[-1].endswith("the last: ZeroDivisionError: division by zero")
 
 
+def test_a_panel_may_be_polled_for_a_long_time(tmp_path: Path) -> None:
+    """Each of these calls takes a reference from None, which CPython before 3.12 does not survive."""
+    script = tmp_path / "script.py"
+    script.write_text("import qt\nlabel = qt.QLabel()\nfor number in range(50000):\n    label.setText(str(number))\n")
+    done = widget_hosts.run_script(widget_hosts.HARNESS, script)
+    assert done.returncode == 0, widget_hosts.tail(done)
+
+
 def test_a_crash_is_told_with_the_case_that_it_hit(tmp_path: Path) -> None:
     file = tmp_path / "CrashTest.py"
     file.write_text(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 import threading
@@ -11,12 +12,14 @@ from typing import Any
 
 from .recorder import catch_exception, catch_in_thread
 
+_MANY = 1 << 40
 MODULE_FILE = Path(__file__).resolve().parents[2] / "WholeBodyCSS" / "WholeBodyCSS.py"
 
 
 def install() -> Any:
     """The ``slicer`` package, ready for a module. Once per process: PySide6's classes are changed for good."""
     os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+    _keep_none_alive()
     from . import qtmodule
 
     sys.modules["qt"] = qtmodule.make()
@@ -85,3 +88,13 @@ def _delay_display(message: str, *_rest: Any, **_options: Any) -> None:
 
     logging.getLogger("slicer").info(message)
     slicer.app.processEvents()
+
+
+def _keep_none_alive() -> None:
+    """Let a panel that is polled for minutes not end in "deallocating None".
+
+    Every call of PySide6 6.12 that returns nothing takes one reference from None, and before Python 3.12, which made
+    None immortal, a few thousand of them end the process. Slicer has neither.
+    """
+    if sys.version_info < (3, 12):
+        ctypes.c_ssize_t.from_address(id(None)).value += _MANY
