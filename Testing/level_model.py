@@ -14,7 +14,7 @@ from wbcss.levelcard import LevelCard
 from wbcss.levels import LevelRange
 from wbcss.loading import LoadedLevelHead, LoadedModel
 from wbcss.nn.encoder import freeze
-from wbcss.nn.levelhead import MIDDLE_CM, UNIT_CM, LevelHead
+from wbcss.nn.levelhead import LOG_SPAN, MIDDLE_CM, MIDDLE_SCALE_CM, UNIT_CM, LevelHead
 from wbcss.volume import Volume
 
 SPACING_MM = 3.0
@@ -61,7 +61,7 @@ def reading_head() -> LevelHead:
         # HU = 10 level - 900, so the feature is level / 100 + 0.1.
         head.answer.weight[0, 0] = 100.0 / UNIT_CM
         head.answer.bias[0] = (-10.0 - MIDDLE_CM) / UNIT_CM
-        head.answer.bias[1] = float(np.log(SCALE_CM / 10.0))
+        head.answer.bias[1] = LOG_SPAN * float(np.arctanh(np.log(SCALE_CM / MIDDLE_SCALE_CM) / LOG_SPAN))
     freeze(head)
     return head
 

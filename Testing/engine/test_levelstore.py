@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from level_model import level_card, reading_head
+from level_model import SCALE_CM, level_card, reading_head
 from tiny_registry import ENCODER_SPEC, new_registry, publish, safetensors_bytes
 
 from wbcss.errors import RegistryError
@@ -22,7 +22,7 @@ from wbcss.levelcard import (
 from wbcss.levelstore import StagedLevelHead, publish_level_head
 from wbcss.levelstore import level_card as card_of
 from wbcss.loading import load_level_head, load_model
-from wbcss.nn.levelhead import MAX_SCALE_CM, MIN_SCALE_CM, LevelHead
+from wbcss.nn.levelhead import LOG_SPAN, MIDDLE_SCALE_CM, LevelHead
 from wbcss.proof import take_snapshot
 from wbcss.registry import Registry
 from wbcss.resume import model_hashes
@@ -179,8 +179,7 @@ def test_the_head_answers_plane_by_plane() -> None:
     deep = torch.randn(2, 4, 3, 5, 6)
     levels, scales = head(deep)
     assert levels.shape == scales.shape == (2, 6)
-    assert (scales >= MIN_SCALE_CM).all()
-    assert (scales <= MAX_SCALE_CM).all()
+    assert (scales / MIDDLE_SCALE_CM).log().abs().max() <= LOG_SPAN
     for plane in range(6):
         alone, scale = head(deep[..., plane : plane + 1])
         torch.testing.assert_close(alone[:, 0], levels[:, plane])
@@ -190,5 +189,6 @@ def test_the_head_answers_plane_by_plane() -> None:
 
 
 def test_the_head_of_the_tests_reads_the_level_it_should() -> None:
-    levels, _ = reading_head()(torch.full((1, 1, 2, 2, 3), 0.8))
+    levels, scales = reading_head()(torch.full((1, 1, 2, 2, 3), 0.8))
     np.testing.assert_allclose(levels.detach().numpy(), 70.0, rtol=1e-5)
+    np.testing.assert_allclose(scales.detach().numpy(), SCALE_CM, rtol=1e-5)

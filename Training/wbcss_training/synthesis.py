@@ -155,6 +155,11 @@ class SyntheticPatches:
 
     def draw(self, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """One synthetic scan: (I, J, K) float32 HU and (I, J, K) int64 atlas labels of the same patch."""
+        hu, labels, _ = self.draw_placed(rng)
+        return hu, labels
+
+    def draw_placed(self, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """``draw``, and where every voxel comes from: (3, I, J, K) float32 voxel coordinates in the padded atlas."""
         atlas, spacing_mm = self._atlas, self.encoder.spacing_mm[0]
         coordinates = patch_coordinates(
             self.encoder.tile,
@@ -185,7 +190,7 @@ class SyntheticPatches:
             hu = add_metal(hu, labels > 0, rng=rng)
         hu = scan(hu, spacing_mm=spacing_mm, rng=rng)
         _cut_field_of_view(hu, labels, rng)
-        return hu, labels
+        return hu, labels, coordinates
 
     def _center(self, rng: np.random.Generator) -> npt.NDArray[np.float64]:
         """A voxel to center on: an organ of the task drawn evenly, or anywhere about as high, jittered."""

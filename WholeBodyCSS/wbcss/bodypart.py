@@ -30,7 +30,7 @@ from .levels import (
     region_names,
     widened,
 )
-from .nn.levelhead import MAX_SCALE_CM, LevelHead
+from .nn.levelhead import EMPTY_SCALE_CM, LevelHead
 from .nn.model import ChooseTasks
 from .preprocess import ModelGrid
 from .tiling import Extent, Range
@@ -43,7 +43,7 @@ SPREADS = 2.0
 """The margin of every comparison: the head's own error and this many spreads of the scan at hand."""
 
 LEAST_SCALE_SHARE = 0.5
-"""A level less sure than this share of the largest scale is no observation: there is hardly any body there."""
+"""A level this share as unsure as that of an empty plane is no observation: there is hardly any body there."""
 
 SHORT_CM = 10.0
 """A scan that shows less of the body gets a warning: organs are cut off."""
@@ -284,7 +284,7 @@ class BodyPartGate:
 
 def observation_weight(level_cm: float, scale_cm: float) -> float:
     """How much an answer of the head counts in a curve, 1 / cm; 0 if it is none."""
-    is_sure = np.isfinite(level_cm) and scale_cm < LEAST_SCALE_SHARE * MAX_SCALE_CM
+    is_sure = np.isfinite(level_cm) and scale_cm < LEAST_SCALE_SHARE * EMPTY_SCALE_CM
     return 1 / scale_cm if is_sure else 0.0
 
 

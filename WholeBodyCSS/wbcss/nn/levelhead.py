@@ -5,8 +5,11 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-MIN_SCALE_CM, MAX_SCALE_CM = 0.5, 60.0
-"""How sure and how unsure the head may be; what holds no body should come out at the latter."""
+MIDDLE_SCALE_CM, LOG_SPAN = 10.0, 3.0
+"""How sure the head may be: from 0.5 to 200 cm."""
+
+EMPTY_SCALE_CM = 60.0
+"""What the head learns to say of a plane that holds no body."""
 
 MIDDLE_CM, UNIT_CM = 85.0, 50.0
 """Levels are learned in these units, so that fresh weights answer somewhere in the middle of a body."""
@@ -37,4 +40,6 @@ class LevelHead(nn.Module):
         share = self.attend(deep).flatten(2, 3).softmax(dim=2)
         pooled = torch.cat([(cells * share).sum(dim=2), cells.amax(dim=2)], dim=1).transpose(1, 2)
         level, scale = self.answer(torch.relu(self.mix(pooled))).unbind(dim=-1)
-        return MIDDLE_CM + UNIT_CM * level, scale.exp().mul(10.0).clamp(MIN_SCALE_CM, MAX_SCALE_CM)
+        # Bounded softly: a clamp would let no gradient through at its ends.
+        log_scale = LOG_SPAN * torch.tanh(scale / LOG_SPAN)
+        return MIDDLE_CM + UNIT_CM * level, MIDDLE_SCALE_CM * log_scale.exp()
