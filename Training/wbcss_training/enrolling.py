@@ -295,5 +295,7 @@ class _Run(Workbench):
         )
         write_bytes(self.folder.root / CARD, task_card_to_bytes(proven))
         self.folder.write(REPORT, report.to_json())
+        if self.request.published is not None and done.weights == self.folder.root / DECODER:
+            self.tell(f"no smaller decoder was good enough; {proven.title} stays the newest version")
         self.progress(1.0, f"{proven.title} {'published' if publish else 'proven, not yet published'}")
         return report

@@ -30,6 +30,9 @@ REPORT = "report.json"
 CARD = "card.json"
 """The card that is published, or would be."""
 
+EVIDENCE, EVIDENCE_FACTS = "evidence.safetensors", "evidence.json"
+"""What lies beside the decoder that is published, and what its card says of that."""
+
 FEATURES = "features"
 OVERLAYS = "overlays"
 SPLIT = "split.json"
@@ -88,6 +91,17 @@ class RunFolder:
         except (KeyError, TypeError) as error:
             raise RunError(f"{RECORD} of the run must say what it starts from, got an error: {error}") from error
         return None if start is None else str(start)
+
+    def recorded_published(self) -> str | None:
+        """Title of the published task that the run begun here makes smaller; None if it learns one.
+
+        Raises RunError if the record cannot be read.
+        """
+        try:
+            published = self.read(RECORD)["identity"].get("published")
+        except (KeyError, AttributeError) as error:
+            raise RunError(f"{RECORD} of the run must hold an identity, got an error: {error}") from error
+        return None if published is None else str(published)
 
     def read(self, name: str) -> dict[str, Any]:
         """A JSON file of the run. Raises RunError if it is gone or damaged."""

@@ -19,11 +19,27 @@ def positive(text: str) -> float:
     return value
 
 
+def weight(text: str) -> float:
+    """A number of at least 0."""
+    value = float(text)
+    if not value >= 0:
+        raise argparse.ArgumentTypeError(f"must not be negative, got {text}")
+    return value
+
+
 def share(text: str) -> float:
     """A number in [0, 1]."""
     value = float(text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"must be in [0, 1], got {text}")
+    return value
+
+
+def budget(text: str) -> float:
+    """A number above 0 and at most 1."""
+    value = share(text)
+    if value == 0:
+        raise argparse.ArgumentTypeError(f"must be above 0 and at most 1, got {text}")
     return value
 
 
