@@ -13,9 +13,11 @@ from tiny_training import write_plan
 
 from wbcss.errors import RunError, SpecError
 from wbcss.labels import OrganName, TaskId
+from wbcss.levelcard import ranges_of
 from wbcss.levels import learned_range
+from wbcss.levelstore import StagedLevelHead, publish_level_head
 from wbcss.levelstore import level_card as card_of
-from wbcss.loading import LoadedLevelHead, load_model
+from wbcss.loading import LoadedLevelHead, load_model, save_weights
 from wbcss.nn.levelhead import EMPTY_SCALE_CM, LevelHead
 from wbcss.proof import take_snapshot
 from wbcss.registry import Registry
@@ -33,7 +35,7 @@ from wbcss_training.bodypart import (
 )
 from wbcss_training.cli.main import main
 from wbcss_training.features import FeaturePool, write_features
-from wbcss_training.levelranges import learn_ranges
+from wbcss_training.levelranges import learn_ranges, with_ranges
 from wbcss_training.levelsamples import CaseLevels, LevelSample
 from wbcss_training.patches import FeaturePatch
 
@@ -248,3 +250,26 @@ def test_ranges_are_those_of_the_planes_that_show_an_organ(tmp_path: Path) -> No
 def test_a_pool_without_the_deepest_features_teaches_no_range(tmp_path: Path) -> None:
     levels = LoadedLevelHead(reading_head(), level_card(weights_sha256="a" * 64))
     assert learn_ranges(levels, a_pool(tmp_path, [60.0], num_skips=1), (LIVER,), SPEC) == {}
+
+
+def test_a_card_gets_ranges_only_where_there_is_a_head_and_a_pool(registry: Registry, tmp_path: Path) -> None:
+    card = registry.card(TaskId("spine"))
+    channels, size = registry.encoder_card().spec.stage_channels, 16
+    skips = tuple(torch.zeros(width, *(3 * [size >> level])).half() for level, width in enumerate(channels))
+    labels = torch.zeros(size, size, size, dtype=torch.uint8)
+    labels[2:5, 2:5, 1:15] = 1
+    write_features(tmp_path / "000000.safetensors", FeaturePatch(skips, labels, torch.ones(2) > 0))
+    pool = FeaturePool(task=card.task, folder=tmp_path, count=1)
+    assert with_ranges(card, registry, pool) is card
+    staged = level_card(encoder_sha256=card.encoder_sha256, hidden=2)
+    torch.manual_seed(0)
+    head = LevelHead(channels[-1], 2)
+    with torch.no_grad():
+        head.answer.bias.fill_(0.0)  # somewhere in the middle, moderately sure
+    save_weights(head.state_dict(), tmp_path / "head.safetensors")
+    made = publish_level_head(registry, StagedLevelHead(card=staged, weights=tmp_path / "head.safetensors"))
+    assert with_ranges(card, registry, None) is card
+    placed = with_ranges(card, registry, pool)
+    assert placed.body_part["head_sha256"] == made.weights_sha256
+    first, last = ranges_of(placed.body_part, made)[card.organs[0].name]
+    assert first < 85 < last

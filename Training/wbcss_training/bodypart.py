@@ -169,7 +169,8 @@ def level_loss(
     pairs = body[:, :, None] & body[:, None, :] & (lower > 0)
     wrong = F.relu(MIN_STRETCH * lower - deeper) + F.relu(deeper - MAX_STRETCH * lower)
     order = (wrong / lower.clamp_min(1.0))[pairs].sum() / pairs.sum().clamp_min(1)
-    return likelihood + empty + order_weight * order
+    total: torch.Tensor = likelihood + empty + order_weight * order
+    return total
 
 
 def train_level_head(
@@ -197,7 +198,7 @@ def train_level_head(
         if not bool(torch.isfinite(loss)):
             raise RunError(f"the loss of the level head must be finite, got {loss.item()} at step {step}")
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
         progress((step + 1) / config.steps, f"level head, step {step + 1} of {config.steps}")
@@ -264,7 +265,7 @@ def train_body_part(
     opened = open_level_sources(
         source, encoder_card.spec, cache_dir=cache_dir or run_dir / "cache", seed=config.seed + 1
     )
-    identity = {
+    identity: dict[str, Any] = {
         "encoder_sha256": encoder_card.weights_sha256,
         "config": spec_to_json(config),
         "sources": list(opened.description),

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from wbcss.bodypart import MAX_SPREAD_CM, levels_of_planes, observation_weight
+from wbcss.cards import TaskCard
 from wbcss.labels import OrganName
 from wbcss.levels import LevelCurve, fit_curve, learned_range
-from wbcss.loading import LoadedLevelHead
+from wbcss.loading import LoadedLevelHead, load_level_head
+from wbcss.registry import Registry
 from wbcss.specs import EncoderSpec
 
 from .features import FeaturePool
@@ -19,6 +22,15 @@ from .patches import FeaturePatch
 
 MIN_PLANES = 10
 """An organ seen on fewer planes has no range: nothing is skipped or dropped for it."""
+
+
+def with_ranges(card: TaskCard, registry: Registry, pool: FeaturePool | None) -> TaskCard:
+    """``card`` with where its organs were seen in ``pool``, if ``registry`` has a level head and there is a pool."""
+    levels = None if pool is None else load_level_head(registry)
+    if pool is None or levels is None:
+        return card
+    organs = [organ.name for organ in card.organs]
+    return replace(card, body_part=learn_ranges(levels, pool, organs, registry.encoder_card().spec))
 
 
 def learn_ranges(
