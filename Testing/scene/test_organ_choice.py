@@ -106,7 +106,7 @@ def test_a_preset_ticks_its_organs_and_is_recognized_again(choice: OrganChoice) 
 
 
 def test_an_unknown_preset_or_organ_is_refused(choice: OrganChoice) -> None:
-    with pytest.raises(InputError, match="one of wholeBody, headNeck, .*, got 'tail'"):
+    with pytest.raises(InputError, match=r"one of wholeBody, headNeck, .*, got 'tail'"):
         choice.applyPreset("tail")
     with pytest.raises(InputError, match="known to the registry, got gills, tail"):
         choice.tick(["tail", "liver", "gills"])

@@ -75,7 +75,7 @@ def test_rows_are_sorted_and_the_unknown_comes_last(
 
 
 def test_a_column_that_is_none_is_refused(table: ResultTable) -> None:
-    with pytest.raises(InputError, match="sorted by name, volume_ml, .*, got 'age'"):
+    with pytest.raises(InputError, match=r"sorted by name, volume_ml, .*, got 'age'"):
         table.sort("age")
 
 
