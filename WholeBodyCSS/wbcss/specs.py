@@ -51,7 +51,7 @@ def _frozen(value: Any) -> Any:
     return tuple(_frozen(v) for v in value) if isinstance(value, list) else value
 
 
-def _check_kernels(owner: str, kernels: tuple[Kernel3, ...]) -> None:
+def _check_kernels(owner: str, kernels: tuple[tuple[int, ...], ...]) -> None:
     for kernel in kernels:
         if any(n < 1 or n % 2 == 0 for n in kernel) or sum(1 for _ in kernel) != 3:
             raise SpecError(f"{owner} kernels must be three odd positive numbers, got {kernel}")
@@ -149,7 +149,7 @@ class DecoderSpec:
                 f"then_kernels must have one entry for each of the {n} levels, at least one of them a kernel, or none "
                 f"at all, got {self.then_kernels}"
             )
-        _check_kernels("decoder", tuple(kernel for kernel in self.then_kernels if kernel))  # type: ignore[arg-type]
+        _check_kernels("decoder", tuple(kernel for kernel in self.then_kernels if kernel))
         if self.num_organs < 1:
             raise SpecError(f"num_organs must be at least 1, got {self.num_organs}")
 
