@@ -76,6 +76,23 @@ def test_a_task_is_learned_and_published_and_nothing_old_has_changed(
     assert json.loads((tmp_path / "run" / "report.json").read_text())["task"] == "belly@1"
 
 
+def test_a_task_is_published_with_what_its_organs_look_like_and_how_sure_it_is(
+    registry: Registry, request_: EnrollmentRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wbcss_training.normality.LEAST_DICE", 0.0)  # four steps teach little
+    monkeypatch.setattr("wbcss_training.normality.FALSE_ALARM_RATE", 0.5)
+    monkeypatch.setattr("wbcss_training.certainty._STEPS", 5)
+    card = run(request_, registry, tmp_path / "run").card
+    assert card.anomaly["volume_ml"]["liver"]["count"] >= 1
+    assert card.confidence
+    facts = json.loads((tmp_path / "run" / "evidence.json").read_text())
+    assert facts["is_written"] == bool(card.evidence_sha256) == registry.task_evidence(card).is_file()
+    assert registry.verify() == []
+    assert set(load_model(registry).evidence) == ({card.task} if facts["is_written"] else set())
+    text = (registry.root / "tasks" / "belly" / "1" / "card.json").read_text()
+    assert "smith" not in text
+
+
 def test_a_task_that_starts_from_a_relative_begins_with_its_weights(registry: Registry, tmp_path: Path) -> None:
     still = dataclasses.replace(SHORT, learning_rate=1e-12, weight_decay=0.0)
     relative = registry.card(TaskId("spine"))

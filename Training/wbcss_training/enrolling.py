@@ -26,6 +26,7 @@ from .enrollment import EnrollmentReport, EnrollmentRequest, Schedule, schedule_
 from .estimate import Forecast, measure, steps_within
 from .initial import start_decoder
 from .learner import DecoderLearner, build_decoder_learner
+from .levelranges import with_ranges
 from .processes import any_process, process_count, process_device, process_group, process_rank, wait_for_all
 from .publishing import prove_publishable, publish_proven, snapshot_before
 from .rounds import TrainedDecoder, train_in_rounds
@@ -141,7 +142,7 @@ class _Run(Workbench):
             case_patches(request, request.training, schedule, encoder=self.encoder.spec, run_dir=self.folder.root),
             self.encoder,
             schedule,
-            held_out=request.validation[0] if request.validation else None,
+            held_out=(request.validation or request.training)[0],
             device=self.device,
         )
         counts = {"num_training": len(request.training), "num_validation": len(request.validation)}
@@ -193,6 +194,7 @@ class _Run(Workbench):
                     "best_step": trained.best_step,
                     "stopped_early": trained.steps < schedule.config.steps and self.request.published is None,
                     "held_out": None if held_out is None else {"folder": held_out.folder.name, "count": held_out.count},
+                    "training": {"folder": pools.training.folder.name, "count": pools.training.count},
                 },
             )
 
@@ -274,10 +276,12 @@ class _Run(Workbench):
             validation={"held_out": verdict["held_out"], **({"trimming": done.summary} if done.summary else {})},
             calibration=verdict["calibration"],
         )
+        card = with_ranges(card, self.registry, self._pool(trained, "training"))
+        card, evidence = self.testified(card, done.weights, trained)
         with self.timed("prove"):
             self.progress(VALIDATED, "proving that earlier tasks are unchanged")
             before = snapshot_before(self.registry, self.folder.root / BEFORE)
-            staged = StagedTask(card=card, weights=done.weights)
+            staged = StagedTask(card=card, weights=done.weights, evidence=evidence)
             end = publish_proven if publish else prove_publishable
             proven, unchanged = end(self.registry, staged, before, encoder=self.encoder)
         earlier = {organ.name for card in self.registry.all_cards() if card.title in unchanged for organ in card.organs}

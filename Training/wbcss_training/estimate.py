@@ -23,12 +23,17 @@ from .config import TrainConfig
 from .enrollment import Schedule
 from .features import encode_patch
 from .learner import build_decoder_learner
+from .normality import NUM_DESCRIBED
 from .patches import PatchSource
 
 _Result = TypeVar("_Result")
 
 MIN_STEPS = 20
 """A decoder that was trained for less is not worth publishing."""
+
+
+DESCRIBE_SHARE = 0.2
+"""Telling what organs normally look like may take this share of all the rest; with less time, fewer cases tell it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +45,7 @@ class Estimate:
         patch_s: Drawing and encoding one patch.
         step_s: One optimizer step.
         coarse_step_s: One step without the finest level.
-        validate_s: Segmenting one held-out case.
+        validate_s: Segmenting one case.
         peak_bytes: Largest memory so far: of the process on the CPU, of torch on a GPU; 0 where the
             system does not tell.
     """
@@ -66,6 +71,8 @@ class Estimate:
             # What a narrower decoder saves of a step goes to the answer of the full one.
             distill_s = self.step_s * schedule.trim.distill_steps(schedule.config)
             stages["trim"] = schedule.trim.expected_steps * (distill_s + validate_s)
+        describe_s = self.validate_s * (min(num_training, NUM_DESCRIBED) + num_validation)
+        stages["describe"] = min(describe_s, DESCRIBE_SHARE * sum(stages.values()))
         return stages
 
     def sentence(self, schedule: Schedule, *, num_training: int, num_validation: int) -> str:

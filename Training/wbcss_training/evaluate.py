@@ -132,11 +132,11 @@ def _score(
     organs = _compare(segmentation.labels, reference, wanted, numbers, volume)
     score = CaseScore(number=number, organs=organs, seconds=seconds)
     if watcher is not None:
-        watcher(score, volume, _translated(reference, wanted, numbers), segmentation.labels)
+        watcher(score, volume, in_model_values(reference, wanted, numbers), segmentation.labels)
     return score
 
 
-def _translated(reference: LabelMap, wanted: Mapping[int, OrganName], numbers: Mapping[OrganName, int]) -> LabelMap:
+def in_model_values(reference: LabelMap, wanted: Mapping[int, OrganName], numbers: Mapping[OrganName, int]) -> LabelMap:
     """``reference`` in the model's label values; what the model does not know is background."""
     lookup = np.zeros(int(reference.max()) + 1, np.uint16)
     for value, name in wanted.items():

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import datetime
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,16 @@ from wbcss.errors import Cancelled
 from wbcss.nn.encoder import Encoder
 from wbcss.progress import IsCancelled, Progress, silent
 from wbcss.registry import Registry
+from wbcss.storage import sha256_file
 
 from .casepools import Between, CasePools, encode_case_pools
 from .enrollment import EnrollmentRequest, Schedule
+from .evidence import gather_evidence, with_evidence
 from .features import FeaturePool
 from .heldout import judge, load_staged
 from .processes import process_rank
 from .publishing import organs_for
-from .runfolder import DECODER, FEATURES, OVERLAYS, RECORD, VALIDATION, RunFolder
+from .runfolder import DECODER, EVIDENCE, EVIDENCE_FACTS, FEATURES, OVERLAYS, RECORD, VALIDATION, RunFolder
 
 PREPARED, VALIDATED = 0.02, 0.97
 """Of the whole, when encoding begins and when nothing but the proof is left."""
@@ -108,12 +111,7 @@ class Workbench:
         pictures: Path | None = None,
     ) -> Mapping[str, Any]:
         """What held-out cases say of the decoder of ``card``, as ``heldout.judge``; ``trained`` knows their patches."""
-        encoder, place = self.encoder.cpu(), trained["held_out"]
-        pool = None
-        if place is not None:
-            pool = FeaturePool(
-                task=card.task, folder=self.folder.root / FEATURES / place["folder"], count=place["count"]
-            )
+        encoder, pool = self.encoder.cpu(), self._pool(trained, "held_out")
         return judge(
             load_staged(weights, card, encoder),
             encoder,
@@ -127,6 +125,40 @@ class Workbench:
             progress=progress,
             cancelled=self.cancelled,
         )
+
+    def testified(self, card: TaskCard, weights: Path, trained: Mapping[str, Any]) -> tuple[TaskCard, Path | None]:
+        """``card`` with the evidence of its decoder, gathered if it was not, and the file of it if there is any."""
+        path, sha256 = self.folder.root / EVIDENCE, sha256_file(weights)
+        if not self.folder.has(EVIDENCE_FACTS) or self.folder.read(EVIDENCE_FACTS)["weights_sha256"] != sha256:
+            with self.timed("describe"), resumable("the description"):
+                encoder = self.encoder.cpu()
+                facts = gather_evidence(
+                    load_staged(weights, card, encoder),
+                    encoder,
+                    card=card,
+                    encoder_card=self.registry.encoder_card(),
+                    training=self.request.training,
+                    held_out=self.request.validation,
+                    training_pool=self._pool(trained, "training"),
+                    held_out_pool=self._pool(trained, "held_out"),
+                    options=self.request.segmentation,
+                    path=path,
+                    seconds=self.folder.read(RECORD)["estimate"].get("describe", math.inf),
+                    progress=self.part("describe"),
+                    cancelled=self.cancelled,
+                )
+                self.folder.write(EVIDENCE_FACTS, {**facts, "weights_sha256": sha256})
+        facts = self.folder.read(EVIDENCE_FACTS)
+        card = with_evidence(card, facts)
+        return (replace(card, evidence_sha256=sha256_file(path)), path) if facts["is_written"] else (card, None)
+
+    def _pool(self, trained: Mapping[str, Any], side: str) -> FeaturePool | None:
+        """Encoded patches of one side; None if there are none, or the run was begun before they were noted."""
+        place = trained.get(side)
+        if place is None:
+            return None
+        folder = self.folder.root / FEATURES / place["folder"]
+        return FeaturePool(task=self.request.task, folder=folder, count=place["count"])
 
     def timed(self, stage: str) -> AbstractContextManager[None]:
         """Count the time of the block, in the process that writes."""

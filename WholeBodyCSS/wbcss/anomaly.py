@@ -87,8 +87,10 @@ class OrganReference:
     def _precision(self) -> Floats:
         """Inverse of the shrunk correlation."""
         size = len(self.scatter)
-        correlation = self.scatter / self._degrees / np.outer(self._sd, self._sd)
-        precision: Floats = np.linalg.inv(_shrunk(correlation, samples=self._degrees, size=size))
+        correlation: Floats = np.asarray(self.scatter / self._degrees / np.outer(self._sd, self._sd), np.float64)
+        precision: Floats = np.asarray(
+            np.linalg.inv(_shrunk(correlation, samples=self._degrees, size=size)), np.float64
+        )
         return precision
 
 
