@@ -211,6 +211,19 @@ def test_the_command_trains_publishes_and_refuses_a_second_head(
     assert "already holds a run; add --resume" in capsys.readouterr().err
 
 
+@pytest.mark.slow
+def test_an_encoder_may_be_published_with_its_head(atlas_dir: Path, tmp_path: Path) -> None:
+    plan = write_plan(tmp_path / "plan.json", {"kind": "atlas", "folder": str(atlas_dir)})
+    words = ["encoder", str(plan), "--run", str(tmp_path / "run"), "--registry", str(tmp_path / "made")]
+    words += ["--steps", "2", "--workers", "0", "--validation-patches", "0", "--level-patches", "4", "--device", "cpu"]
+    assert main(words) == 0
+    made = Registry(tmp_path / "made")
+    card = card_of(made)
+    assert card is not None
+    assert card.encoder_sha256 == made.encoder_card().weights_sha256
+    assert made.verify() == []
+
+
 def a_pool(folder: Path, tops_cm: list[float], *, num_skips: int = 2) -> FeaturePool:
     """Patches of 8 x 8 x 32 voxels of 3 mm; channel 1 is annotated from 3 to 6 cm below the top of each."""
     folder.mkdir(exist_ok=True)

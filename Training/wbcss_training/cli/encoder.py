@@ -12,6 +12,7 @@ from wbcss.errors import EXIT_DONE, SpecError
 from wbcss.nn.model import WholeBodyModel
 from wbcss.registry import Registry
 
+from ..bodypart import LevelConfig, train_body_part
 from ..encoder import publish_model, train_encoder
 from ..loop import CHECKPOINTS
 from ..plan import EncoderPlan, read_plan
@@ -47,6 +48,14 @@ def add_parser(commands: argparse._SubParsersAction[OneLineParser]) -> None:
     )
     parser.add_argument(
         "--min-dice", type=share, default=0.3, metavar="D", help="organs below this are not published (default: 0.3)"
+    )
+    parser.add_argument(
+        "--level-patches",
+        type=count,
+        default=0,
+        metavar="N",
+        help="after publishing, teach the level head on N patches of the plan's data, such as 400 (default: 0, none; "
+        "wbcss-train bodypart does it later)",
     )
     add_common(parser)
     parser.set_defaults(run=_run)
@@ -103,3 +112,13 @@ def _publish(model: WholeBodyModel, plan: EncoderPlan, args: argparse.Namespace)
         organs={task: verdict.kept for task, verdict in verdicts.items()},
         validation={task: verdict.validation for task, verdict in verdicts.items()},
     )
+    if args.level_patches:
+        train_body_part(
+            args.plan,
+            Registry(args.registry),
+            run_dir=args.run_dir / "body_part",
+            config=LevelConfig(patches=args.level_patches, seed=plan.train.seed),
+            cache_dir=args.run_dir / "cache",
+            device=args.device,
+            progress=shown(as_json=args.json),
+        )
