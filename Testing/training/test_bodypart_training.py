@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from level_model import body, level_card, reading_head
-from tiny_enrollment import registry_with_earlier_task
+from tiny_enrollment import registry_with_earlier_task, request
 from tiny_training import write_plan
 
 from wbcss.errors import RunError, SpecError
@@ -34,6 +34,7 @@ from wbcss_training.bodypart import (
     train_level_head,
 )
 from wbcss_training.cli.main import main
+from wbcss_training.enrolling import enroll
 from wbcss_training.features import FeaturePool, write_features
 from wbcss_training.levelranges import learn_ranges, with_ranges
 from wbcss_training.levelsamples import CaseLevels, LevelSample
@@ -286,3 +287,21 @@ def test_a_card_gets_ranges_only_where_there_is_a_head_and_a_pool(registry: Regi
     assert placed.body_part["head_sha256"] == made.weights_sha256
     first, last = ranges_of(placed.body_part, made)[card.organs[0].name]
     assert first < 85 < last
+
+
+def test_an_enrolment_learns_where_its_organs_are(registry: Registry, tmp_path: Path) -> None:
+    encoder = registry.encoder_card()
+    torch.manual_seed(0)
+    head = LevelHead(encoder.spec.stage_channels[-1], 2)
+    with torch.no_grad():
+        head.answer.bias.fill_(0.0)
+    save_weights(head.state_dict(), tmp_path / "head.safetensors")
+    staged = level_card(encoder_sha256=encoder.weights_sha256, hidden=2)
+    made = publish_level_head(registry, StagedLevelHead(card=staged, weights=tmp_path / "head.safetensors"))
+    report = enroll(request(tmp_path / "cases"), registry, run_dir=tmp_path / "run", device="cpu")
+    assert report is not None
+    card = registry.card(report.card.task)
+    assert card.body_part["head_sha256"] == made.weights_sha256
+    assert set(card.body_part["ranges_cm"]) <= {organ.name for organ in card.organs}
+    assert card.body_part["ranges_cm"]
+    assert registry.verify() == []
