@@ -65,10 +65,10 @@ def _names(space: SearchSpace, level: int, group: str) -> list[str]:
 
 
 def _bands(axes: Axes, steps: Sequence[int], rows: Sequence[Sequence[float]], names: Sequence[str]) -> None:
-    """Probabilities stacked to 1; the legend lists them from above as they lie."""
+    """Probabilities stacked to 1; the legend beside them lists them from above as they lie."""
     axes.stackplot(steps, *([row[n] for row in rows] for n in range(len(names))), labels=names, alpha=0.8)
     axes.set_ylim(0, 1)
     axes.set_yticks([0, 1])
     axes.margins(x=0)
     handles, labels = axes.get_legend_handles_labels()
-    axes.legend(handles[::-1], labels[::-1], fontsize="x-small", loc="lower left")
+    axes.legend(handles[::-1], labels[::-1], fontsize="x-small", loc="center left", bbox_to_anchor=(1.0, 0.5))
