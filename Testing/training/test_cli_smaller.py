@@ -98,7 +98,12 @@ def test_a_task_is_trimmed(command: list[str], tmp_path: Path, capsys: Capture) 
 def test_a_task_is_distilled_into_a_spec(command: list[str], tmp_path: Path, capsys: Capture) -> None:
     spec = write_spec(tmp_path, stage_channels=[3, 2], kernels=[[3, 3, 1], [1, 3, 3]], num_organs=77)
     assert main(["distill", *command, "--steps", "2", *spec, "--feature-weight", "0", "--json"]) == 0
-    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    fractions = [line["fraction"] for line in lines if "fraction" in line]
+    after_check = fractions[fractions.index(1.0) + 1 :]
+    assert after_check == sorted(after_check)
+    assert any(line.get("stage", "").startswith("trimming to 3-2: ") for line in lines)
+    report = lines[-1]
     card = Registry(tmp_path / "registry").card(tiny_enrollment.TASK)
     assert (report["task"], card.title) == ("belly@2", "belly@2")
     assert (card.spec.stage_channels, card.spec.kernels) == ((3, 2), ((3, 3, 1), (1, 3, 3)))
@@ -212,8 +217,10 @@ def test_a_task_is_trimmed_by_two_processes(command: list[str], tmp_path: Path) 
     decoder_of(tmp_path)
 
 
-MOMENTS = ('"encoded', '"case', '"trimming to', '"proving')
-"""What a run says when it begins to encode, judge the full decoder, trim and publish."""
+LONGER = ["--steps", "12", "--tolerance", "1", "--budget", "0.3", "--shrink", "0.7", "--multiple", "1"]
+STEP = '"trimming to '
+MOMENTS = ('"encoded', '"done', *(f"{STEP}{step}" for step in ("3-3", "3-3", "2-2", "1-1", "1-1: done")))
+"""What a run says when it begins to encode, when it has judged the full decoder, and in each of three steps."""
 
 
 def kill_after(command: list[str], word: str, *, delay_s: float) -> bool:
@@ -242,14 +249,12 @@ def test_killed_at_random_moments_a_trimming_ends_with_the_same_bits(
     learned: tuple[Path, list[str]], tmp_path: Path, rng: np.random.Generator
 ) -> None:
     whole = moved(learned, tmp_path / "whole")
-    assert main(["trim", *whole, *TRIM]) == 0
+    assert main(["trim", *whole, *LONGER]) == 0
     decoder, kills = decoder_of(tmp_path / "whole"), 0
-    for number in range(2):
-        root = tmp_path / f"killed{number}"
-        command = [*moved(learned, root), *TRIM]
-        for word in (*MOMENTS[:2], MOMENTS[2], MOMENTS[2], MOMENTS[2], MOMENTS[3]):
-            kills += kill_after(command, word, delay_s=float(rng.exponential(0.3)))
-            assert Registry(root / "registry").verify() == []
-        assert main(["trim", *command, "--resume"]) == 0
-        assert decoder_of(root) == decoder
-    assert kills >= 8  # a run may have ended in the little while
+    command = [*moved(learned, tmp_path / "killed"), *LONGER]
+    for word in MOMENTS:
+        kills += kill_after(command, word, delay_s=float(rng.exponential(0.1)))
+        assert Registry(tmp_path / "killed" / "registry").verify() == []
+    assert main(["trim", *command, "--resume"]) == 0
+    assert decoder_of(tmp_path / "killed") == decoder
+    assert kills >= 4  # a run may have ended in the little while
