@@ -25,7 +25,7 @@ REGIONS: dict[str, LevelRange] = {
     "pelvis": (70, 89),
     "legs": (89, 172),
 }
-SCALE_CM = 2.0
+SCALE_CM = 0.6
 """How sure the head is."""
 
 

@@ -89,6 +89,18 @@ def test_levels_that_rise_towards_the_head_are_found_to_be_upside_down() -> None
     np.testing.assert_allclose(curve.at(heights), truth[::-1], atol=0.3)
 
 
+def test_a_head_that_hardly_knows_calls_nothing_upside_down_and_is_in_doubt() -> None:
+    heights = np.linspace(0.0, 200.0, 4)
+    rising = 40 + heights / 10
+    sure, unsure = (fit_curve(heights, rising, np.full(4, 1 / scale)) for scale in (1.0, 25.0))
+    assert sure is not None
+    assert unsure is not None
+    assert sure.is_reversed
+    assert not unsure.is_reversed
+    assert unsure.doubt_cm >= 25.0 / 2
+    assert sure.doubt_cm == pytest.approx(1.0 / 2, rel=0.1)
+
+
 def test_a_short_scan_is_never_called_upside_down() -> None:
     heights = np.linspace(0.0, 100.0, 8)
     curve = fit_curve(heights, 40 + heights / 10, np.ones_like(heights))

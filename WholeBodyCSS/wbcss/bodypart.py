@@ -36,11 +36,11 @@ from .preprocess import ModelGrid
 from .tiling import Extent, Range
 from .volume import Confidence, LabelMap, Shape3
 
-MAX_SPREAD_CM = 8.0
-"""Levels that lie about their curve more widely are not trusted: it is not a body, or not one that the head knows."""
+MAX_DOUBT_CM = 8.0
+"""A curve in more doubt is not trusted: the scan shows no body, too little of it, or one that the head does not know."""
 
-SPREADS = 2.0
-"""The margin of every comparison: the head's own error and this many spreads of the scan at hand."""
+DOUBTS = 2.0
+"""The margin of every comparison: the head's error and this many times the doubt about the scan at hand."""
 
 LEAST_SCALE_SHARE = 0.5
 """A level this share as unsure as that of an empty plane is no observation: there is hardly any body there."""
@@ -66,6 +66,7 @@ class BodyPartReport:
         is_reversed: Whether the scan seems to be upside down.
         levels_cm: First and last level of the scan; None if there was nothing to tell them from.
         spread_cm: How widely levels lie about their curve.
+        doubt_cm: How far the curve may be off, by that and by what the head says of itself.
         curve: Height above the lowest plane in mm and level in cm there, upwards.
         regions: Which part of every region the scan shows, 0 to 1.
         skipped_tiles: Per task, tiles that its decoder was not run on.
@@ -77,6 +78,7 @@ class BodyPartReport:
     is_reversed: bool = False
     levels_cm: LevelRange | None = None
     spread_cm: float = 0.0
+    doubt_cm: float = 0.0
     curve: tuple[tuple[float, float], ...] = ()
     regions: Mapping[str, float] = field(default_factory=dict)
     skipped_tiles: Mapping[TaskId, int] = field(default_factory=dict)
@@ -99,8 +101,8 @@ class BodyPartReport:
             ]
         if not self.is_trusted:
             return [
-                f"the scan does not look like a part of the body that the model knows (its levels contradict each "
-                f"other by {self.spread_cm:.0f} cm); the body-part check left the organs as they are"
+                f"the scan does not look like a part of the body that the model knows (its levels are in doubt by "
+                f"{self.doubt_cm:.0f} cm); the body-part check left the organs as they are"
             ]
         length_cm = self.levels_cm[1] - self.levels_cm[0]
         if length_cm < SHORT_CM:
@@ -115,6 +117,7 @@ class BodyPartReport:
             "is_reversed": self.is_reversed,
             "levels_cm": None if self.levels_cm is None else [round(level, 1) for level in self.levels_cm],
             "spread_cm": round(self.spread_cm, 2),
+            "doubt_cm": round(self.doubt_cm, 2),
             "curve": [[round(height, 1), round(level, 2)] for height, level in self.curve],
             "shows": list(self.region_names),
             "regions": {name: round(share, 3) for name, share in self.regions.items()},
@@ -174,7 +177,7 @@ class BodyPartGate:
     def is_trusted(self) -> bool:
         """Whether the curve is good enough to decide by."""
         curve = self.curve
-        return curve is not None and not curve.is_reversed and curve.spread_cm <= MAX_SPREAD_CM
+        return curve is not None and not curve.is_reversed and curve.doubt_cm <= MAX_DOUBT_CM
 
     def chooser(self, starts_ij: Sequence[tuple[int, int]], k_start: int) -> ChooseTasks:
         """For ``TileEncoderDecoder.features`` of the tiles at ``starts_ij`` of the layer at ``k_start``."""
@@ -240,6 +243,7 @@ class BodyPartGate:
             is_reversed=curve.is_reversed,
             levels_cm=shown,
             spread_cm=curve.spread_cm,
+            doubt_cm=curve.doubt_cm,
             curve=tuple(
                 (float(height - lowest), float(level))
                 for height, level in zip(curve.heights_mm, curve.levels_cm, strict=True)
@@ -258,7 +262,7 @@ class BodyPartGate:
         """Levels of the model planes from ``planes[0]`` to ``planes[1]``, with the margin of doubt."""
         curve = self.curve
         assert curve is not None  # noqa: S101 -- the caller asked whether it is trusted, or there
-        margin_cm = self._card.error_cm + SPREADS * curve.spread_cm
+        margin_cm = self._card.error_cm + DOUBTS * curve.doubt_cm
         return widened(curve.range_of(np.array(planes) * self._grid.spacing_mm[2]), margin_cm)
 
     def _observe(self, deep: torch.Tensor, starts_ij: Sequence[tuple[int, int]], k_start: int) -> None:

@@ -39,6 +39,10 @@ MIN_LENGTH_TO_TURN_CM = 15.0
 TURNED_LOSS_SHARE = 0.5
 """A scan lies the wrong way round if the line that rises towards the feet fits with this share of the error at most."""
 
+TURNED_EVIDENCE = 6.0
+"""And it must be more likely by this log-likelihood ratio, each height counting once and as sure as the head said:
+a head that hardly knows calls nothing upside down."""
+
 QUANTILES = (0.005, 0.995)
 WIDENING = 0.25
 """METHOD 1.4: the range of an organ is widened by this share of its extent at both ends."""
@@ -80,6 +84,8 @@ class LevelCurve:
         levels_cm: (N,) level there; strictly falling, or rising if the scan is reversed.
         stretch: Cm of level per cm of scan, of the straight line through it.
         spread_cm: Weighted median of the distance of the observations from the curve.
+        doubt_cm: The spread, or what the head's own doubt leaves after as many heights, if that is more: few
+            observations agree easily.
         is_reversed: Whether the levels rise towards S: the scan is upside down.
     """
 
@@ -87,6 +93,7 @@ class LevelCurve:
     levels_cm: Floats
     stretch: float
     spread_cm: float
+    doubt_cm: float
     is_reversed: bool
 
     def at(self, heights_mm: npt.ArrayLike) -> Floats:
@@ -132,7 +139,8 @@ def fit_curve(heights_mm: npt.ArrayLike, levels_cm: npt.ArrayLike, weights: npt.
     stretch, start, loss = _line(heights, levels, sure)
     turned = _line(-heights, levels, sure)
     is_long = float(np.ptp(heights)) / MM_PER_CM >= MIN_LENGTH_TO_TURN_CM
-    is_reversed = is_long and turned[2] < TURNED_LOSS_SHARE * loss
+    evidence = (loss - turned[2]) * float(sure.mean()) * len(np.unique(heights))
+    is_reversed = is_long and turned[2] < TURNED_LOSS_SHARE * loss and evidence >= TURNED_EVIDENCE
     along = -heights if is_reversed else heights
     if is_reversed:
         stretch, start, _ = turned
@@ -165,7 +173,8 @@ def _bent(
     spread = weighted_median(np.abs(levels - np.interp(along_mm, places, fitted)), weights)
     if is_reversed:
         places, fitted = -places[::-1], fitted[::-1]
-    return LevelCurve(places, fitted, stretch, spread, is_reversed)
+    doubt = 1 / float(weights.mean()) / math.sqrt(len(np.unique(along_mm)))
+    return LevelCurve(places, fitted, stretch, spread, max(spread, doubt), is_reversed)
 
 
 def _around(along_mm: Floats, values: Floats, weights: Floats) -> Floats:
