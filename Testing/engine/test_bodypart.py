@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from level_model import REGIONS, body, level_model, levels_of
 
+from wbcss.bodypart import observation_weight
 from wbcss.catalogue import catalogue
 from wbcss.labels import OrganName, TaskId
 from wbcss.levels import LevelRange
@@ -150,6 +151,13 @@ def test_levels_that_contradict_each_other_decide_nothing(rng: np.random.Generat
     assert any("its levels are in doubt by" in text for text in result.report.warnings)
     assert result.report.body_part is not None
     assert not result.report.body_part.is_trusted
+
+
+def test_no_answer_counts_for_more_than_the_heads_error_allows() -> None:
+    assert observation_weight(70.0, 2.0, 0.0) == 1 / 2.0
+    assert observation_weight(70.0, 2.0, 30.0) == pytest.approx(1 / 10.0, rel=0.01)
+    assert observation_weight(70.0, 40.0, 0.0) == 0.0
+    assert observation_weight(float("nan"), 2.0, 0.0) == 0.0
 
 
 def test_a_scan_of_a_few_centimeters_is_told_to_be_one() -> None:

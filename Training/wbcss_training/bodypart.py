@@ -36,6 +36,7 @@ from .synthesis import SyntheticPatches, atlas_classes
 
 _HELD_OUT_EVERY = 8
 _ERROR_QUANTILE = 0.95
+_WEIGHT_DECAY = 0.01
 _MEMBERSHIPS = ("wholebody", "chest", "headneck")
 """Tasks of the atlas whose organs have a range."""
 
@@ -52,12 +53,12 @@ class LevelConfig:
         hidden: Width of the head.
         steps: Optimizer steps.
         batch_size: Patches per step.
-        learning_rate: Of Adam; falls to 0 along a cosine.
+        learning_rate: Of AdamW; falls to 0 along a cosine.
         order_weight: Of the order of slabs against their levels.
         seed: Of patches and weights.
     """
 
-    patches: int = 400
+    patches: int = 800
     hidden: int = 64
     steps: int = 1500
     batch_size: int = 16
@@ -187,7 +188,7 @@ def train_level_head(
     """
     torch.manual_seed(config.seed)
     head = LevelHead(samples[0].deep.shape[0], config.hidden).to(device)
-    optimizer = torch.optim.Adam(head.parameters(), lr=config.learning_rate)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=config.learning_rate, weight_decay=_WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
     rng = np.random.default_rng(config.seed)
     for step in range(config.steps):

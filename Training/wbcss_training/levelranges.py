@@ -71,5 +71,7 @@ def _curve_of(levels: LoadedLevelHead, patch: FeaturePatch, encoder: EncoderSpec
     at_cm, scales = levels_of_planes(levels.head, patch.skips[-1])
     step = patch.labels.shape[2] // len(at_cm)
     heights = (np.arange(len(at_cm)) * step + (step - 1) / 2) * encoder.spacing_mm[2]
-    weights = [observation_weight(level, scale) for level, scale in zip(at_cm, scales, strict=True)]
+    weights = [
+        observation_weight(level, scale, levels.card.error_cm) for level, scale in zip(at_cm, scales, strict=True)
+    ]
     return fit_curve(heights, at_cm, weights)

@@ -12,6 +12,7 @@ cannot be trusted (levels that contradict each other, a scan upside down) nothin
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -37,7 +38,7 @@ from .tiling import Extent, Range
 from .volume import Confidence, LabelMap, Shape3
 
 MAX_DOUBT_CM = 8.0
-"""A curve in more doubt is not trusted: the scan shows no body, too little of it, or one that the head does not know."""
+"""A curve in more doubt is not trusted: the scan shows no body, too little of it, or one unknown to the head."""
 
 DOUBTS = 2.0
 """The margin of every comparison: the head's error and this many times the doubt about the scan at hand."""
@@ -278,7 +279,7 @@ class BodyPartGate:
             height = ((first + last - 1) / 2) * self._grid.spacing_mm[2]
             for tile, start in enumerate(starts_ij):
                 ranges = [(start[axis], start[axis] + self._tile[axis]) for axis in range(2)]
-                weight = observation_weight(levels[tile, row], scales[tile, row]) * inside / step
+                weight = observation_weight(levels[tile, row], scales[tile, row], self._card.error_cm) * inside / step
                 if weight > 0 and self._extent.touches(ranges[0], ranges[1], (max(first, 0), last)):
                     self._heights.append(height)
                     self._levels.append(float(levels[tile, row]))
@@ -286,10 +287,14 @@ class BodyPartGate:
                     self._is_stale = True
 
 
-def observation_weight(level_cm: float, scale_cm: float) -> float:
-    """How much an answer of the head counts in a curve, 1 / cm; 0 if it is none."""
+def observation_weight(level_cm: float, scale_cm: float, error_cm: float) -> float:
+    """How much an answer of the head counts in a curve, 1 / cm; 0 if it is none.
+
+    A head that has learned its patches by heart is too sure of itself, so no answer counts for more than its 95%
+    error on held-out patches (of Laplace's law, log 20 times the scale) allows.
+    """
     is_sure = np.isfinite(level_cm) and scale_cm < LEAST_SCALE_SHARE * EMPTY_SCALE_CM
-    return 1 / scale_cm if is_sure else 0.0
+    return 1 / max(scale_cm, error_cm / math.log(20)) if is_sure else 0.0
 
 
 def organ_levels(organs: Mapping[int, OrganName], ranges: Mapping[OrganName, LevelRange]) -> dict[int, OrganLevels]:

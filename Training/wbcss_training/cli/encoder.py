@@ -54,7 +54,7 @@ def add_parser(commands: argparse._SubParsersAction[OneLineParser]) -> None:
         type=count,
         default=0,
         metavar="N",
-        help="after publishing, teach the level head on N patches of the plan's data, such as 400 (default: 0, none; "
+        help="after publishing, teach the level head on N patches of the plan's data, such as 800 (default: 0, none; "
         "wbcss-train bodypart does it later)",
     )
     add_common(parser)
