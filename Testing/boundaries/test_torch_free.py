@@ -41,9 +41,27 @@ def test_the_core_imports_without_torch() -> None:
 
 
 def test_the_panel_imports_in_a_fresh_slicer() -> None:
-    fakes = "import types\nfor name in ('slicer', 'vtk', 'vtk.util', 'vtk.util.numpy_support'):\n"
-    fakes += "    sys.modules[name] = types.ModuleType(name)\n"
-    fakes += "support = sys.modules['vtk.util.numpy_support']\nsupport.numpy_to_vtk = support.vtk_to_numpy = None"
+    fakes = """
+import importlib.abc, importlib.machinery, types
+
+class Stand(types.ModuleType):
+    __path__ = ()
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return type(name, (), {})
+
+class Slicer(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    def find_spec(self, name, path=None, target=None):
+        known = name.partition(".")[0] in ("slicer", "vtk", "vtkmodules")
+        return importlib.machinery.ModuleSpec(name, self, is_package=True) if known else None
+    def create_module(self, spec):
+        return Stand(spec.name)
+    def exec_module(self, module):
+        pass
+
+sys.meta_path.insert(0, Slicer())
+"""
     modules = [f"WholeBodyCSSLib.{path.stem}" for path in sorted((MODULE / "WholeBodyCSSLib").glob("[A-Z]*.py"))]
     assert "WholeBodyCSSLib.Dependencies" in modules
     assert _import_without(NOT_IN_SLICER, modules, before=fakes) == ""
