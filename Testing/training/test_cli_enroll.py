@@ -66,7 +66,7 @@ def test_a_dry_run_estimates_and_publishes_nothing(
 ) -> None:
     assert main(["enroll", *command, "--dry-run", "--json"]) == 0
     last = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert set(last["estimate_s"]) == {"encode", "train", "validate"}
+    assert set(last["estimate_s"]) == {"encode", "train", "validate", "describe"}
     assert (last["steps"], last["disk_bytes"] > 0, last["memory_bytes"] > 0) == (8, True, True)
     assert not (tmp_path / "run" / "state.json").exists()
     assert all(seconds >= 0 for seconds in last["estimate_s"].values())
