@@ -124,7 +124,7 @@ def test_values_that_make_no_sense_are_refused_and_change_nothing(slicer: Any) -
     with pytest.raises(LabelSpaceError, match="two"):
         parameters.organs = ("two-words",)
     model = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLModelNode")
-    with pytest.raises(InputError, match=r"inputVolume must be a vtkMRMLScalarVolumeNode or .*, got a vtkMRMLModelNode"):
+    with pytest.raises(InputError, match=r"must be a vtkMRMLScalarVolumeNode or .*, got a vtkMRMLModelNode"):
         parameters.inputVolume = model
     assert (parameters.quality, parameters.organs, parameters.inputVolume) == ("normal", None, None)
 
