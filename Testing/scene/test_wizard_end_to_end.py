@@ -19,7 +19,7 @@ from wbcss.labels import TaskId
 from wbcss.registry import Registry
 from wbcss.volume import LabelMap
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.scene, pytest.mark.timeout(1800)]
 
 SCRIPT = Path(__file__).with_name("wizard_in_slicer.py")
 LUMP = 3
