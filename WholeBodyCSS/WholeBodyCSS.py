@@ -42,10 +42,11 @@ class WholeBodyCSS(ScriptedLoadableModule):
         self.parent.contributors = ["The WholeBodyCSS developers"]
         self.parent.helpText = _(
             "Segments the organs of the whole body in CT on this computer; nothing is sent anywhere. "
-            "The starter model was trained on synthetic CT only: check every organ before you rely on it."
+            "Most organs were learned from synthetic CT only: check every organ before you rely on it."
         )
         self.parent.acknowledgementText = _(
-            "Weights derived from BodyParts3D, (c) The Database Center for Life Science, CC BY-SA 2.1 Japan."
+            "Weights derived from BodyParts3D, (c) The Database Center for Life Science, CC BY-SA 2.1 Japan; organs of "
+            "the head and neck learned from OpenKBP (MIT; Babier et al., Med Phys 48:5549, 2021)."
         )
         slicer.app.connect("startupCompleted()", self.onStarted)
 

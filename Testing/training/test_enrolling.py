@@ -99,6 +99,7 @@ def test_a_task_that_starts_from_a_relative_begins_with_its_weights(registry: Re
     request = tiny_enrollment.request(tmp_path / "cases", train=still, decoder=None, start=relative)
     report = run(request, registry, tmp_path / "run")
     assert report.card.spec == dataclasses.replace(relative.spec, num_organs=3)
+    assert report.card.provenance.endswith("Began as a copy of the decoder of spine@1, license CC0-1.0.")
     network = load_model(registry).network
     theirs = network.decoder(relative.task).state_dict()
     for name, value in network.decoder(tiny_enrollment.TASK).state_dict().items():

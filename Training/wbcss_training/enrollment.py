@@ -139,6 +139,13 @@ class EnrollmentRequest:
         return replace(asked, num_organs=len(self.organs))
 
     @property
+    def full_provenance(self) -> str:
+        """``provenance``, and whose weights the decoder began as: their license may bind those who pass it on."""
+        if self.start is None:
+            return self.provenance
+        return f"{self.provenance} Began as a copy of the decoder of {self.start.title}, license {self.start.license}."
+
+    @property
     def resting_share(self) -> float:
         """First part of the steps in which the finest level rests."""
         if self.coarse_share is not None:

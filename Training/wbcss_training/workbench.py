@@ -87,7 +87,7 @@ class Workbench:
             encoder_sha256=self.registry.encoder_card().weights_sha256,
             training_cases=self.request.training_cases,
             license=self.request.license,
-            provenance=self.request.provenance,
+            provenance=self.request.full_provenance,
             limits=self.request.limits,
             created=datetime.date.today().isoformat(),
         )
