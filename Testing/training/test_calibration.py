@@ -15,13 +15,13 @@ from wbcss.errors import SpecError
 from wbcss.nn.decoder import Decoder
 from wbcss_training.calibration import (
     MIN_TEMPERATURE,
-    NUM_BINS,
     Voxels,
     calibrate,
     draw_organ_voxels,
     expected_calibration_error,
 )
 from wbcss_training.patches import FeaturePatch
+from wbcss_training.reliability import NUM_BINS
 
 ALL = torch.ones(3, dtype=torch.bool)
 
@@ -52,6 +52,8 @@ def test_two_logits_have_a_temperature_in_closed_form() -> None:
     assert found.temperature == pytest.approx(2.0 / math.log(0.7 / 0.3), rel=1e-3)
     assert found.ece_before == pytest.approx(1 / (1 + math.exp(-2)) - 0.7, abs=1e-6)
     assert found.ece_after == pytest.approx(0.0, abs=1e-3)
+    assert found.before == ({"bin": 14, "voxels": 100, "confidence": 0.8808, "accuracy": 0.7},)
+    assert found.after == ({"bin": 11, "voxels": 100, "confidence": pytest.approx(0.7, abs=1e-3), "accuracy": 0.7},)
 
 
 def test_a_decoder_that_is_always_right_keeps_a_finite_temperature() -> None:

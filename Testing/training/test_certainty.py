@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 
-import numpy as np
 import pytest
 import tiny_training
 import torch
@@ -13,11 +12,9 @@ import torch
 from wbcss.nn.decoder import Decoder
 from wbcss_training.certainty import (
     ClaimedVoxels,
-    calibration_error,
     draw_claimed_voxels,
     fit_scale,
     learn_certainty,
-    reliability,
     train_head,
 )
 from wbcss_training.patches import FeaturePatch
@@ -55,6 +52,8 @@ def test_a_head_finds_what_the_features_tell_and_its_numbers_are_shares(decoder:
     expected = torch.sigmoid(2 * fresh.features[:, 0])
     assert float((told - expected).abs().mean()) < 0.08
     assert sum(row["voxels"] for row in found.facts["reliability"]) == found.facts["num_voxels"] == 6000
+    (before,) = found.facts["reliability_before"]  # the softmax says 0.95 everywhere
+    assert (before["bin"], before["voxels"], before["confidence"]) == (15, 6000, pytest.approx(0.95, abs=1e-4))
 
 
 def test_a_calibrated_softmax_is_kept(decoder: Decoder) -> None:
@@ -92,18 +91,6 @@ def test_scale_and_shift_undo_a_known_distortion() -> None:
     head = train_head(voxels(10, seed=0), 16, seed=0)
     identity = dataclasses.replace(head, out_weight=torch.zeros(16), out_bias=torch.zeros(1))
     assert fit_scale(drawn, identity).tolist() == pytest.approx([0.5, -1.0], abs=0.05)
-
-
-def test_the_reliability_table_equals_a_plain_loop() -> None:
-    rng = np.random.default_rng(0)
-    sure, right = rng.random(300), rng.random(300) < 0.5
-    bins: dict[int, list[int]] = {}
-    for number, value in enumerate(sure):
-        bins.setdefault(max(1, math.ceil(value * 15)), []).append(number)
-    rows = reliability(torch.from_numpy(sure), torch.from_numpy(right))
-    assert [row["voxels"] for row in rows] == [len(bins[place]) for place in sorted(bins)]
-    gap = sum(abs(sure[members].sum() - right[members].sum()) for members in bins.values()) / 300
-    assert calibration_error(torch.from_numpy(sure), torch.from_numpy(right)) == pytest.approx(gap, abs=1e-4)
 
 
 def test_claimed_voxels_are_those_of_annotated_organs_that_the_decoder_names(decoder: Decoder) -> None:

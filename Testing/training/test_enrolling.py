@@ -67,6 +67,8 @@ def test_a_task_is_learned_and_published_and_nothing_old_has_changed(
     assert set(card.validation["held_out"]["organs"]) == set(tiny_enrollment.ORGANS)
     assert 0.05 <= card.temperature <= 20
     assert {"ece_before", "ece_after"} <= set(card.calibration)
+    assert sum(row["voxels"] for row in card.calibration["reliability"]["after"]) == card.calibration["num_voxels"]
+    assert (tmp_path / "run" / "reliability.png").is_file()
     load_model(registry)
     assert len(told) == 1
     assert told[0].startswith("3 case(s) to learn from, 1 held out; 6 patches of 16x16x16, 4 steps; about ")

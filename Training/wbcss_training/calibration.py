@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from scipy.optimize import minimize_scalar
@@ -18,9 +19,9 @@ from wbcss.nn.decoder import Decoder
 
 from .losses import marginal_labels, marginal_logits
 from .patches import FeaturePatch
+from .reliability import calibration_error, reliability
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
-NUM_BINS = 15
 _VOXELS_PER_PATCH = 8192
 
 
@@ -32,12 +33,15 @@ class Calibration:
         temperature: Logits are divided by it; 1 where nothing was held out.
         ece_before, ece_after: Expected calibration error with temperature 1 and with ``temperature``, in [0, 1].
         num_voxels: Voxels it was fitted on.
+        before, after: The reliability diagrams behind the errors, see ``reliability.reliability``.
     """
 
     temperature: float
     ece_before: float
     ece_after: float
     num_voxels: int
+    before: tuple[dict[str, Any], ...] = ()
+    after: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,23 +91,28 @@ def calibrate(groups: Iterable[Voxels]) -> Calibration:
     bounds = (math.log(MIN_TEMPERATURE), math.log(MAX_TEMPERATURE))
     found = minimize_scalar(likelihood, bounds=bounds, method="bounded", options={"xatol": 1e-4})
     temperature = math.exp(float(found.x))
+    plain, fitted = _answers(kept, 1.0), _answers(kept, temperature)
     return Calibration(
         temperature=temperature,
-        ece_before=expected_calibration_error(kept, 1.0),
-        ece_after=expected_calibration_error(kept, temperature),
+        ece_before=calibration_error(*plain),
+        ece_after=calibration_error(*fitted),
         num_voxels=num_voxels,
+        before=tuple(reliability(*plain)),
+        after=tuple(reliability(*fitted)),
     )
 
 
 def expected_calibration_error(groups: Sequence[Voxels], temperature: float) -> float:
     """Mean gap between confidence and accuracy over 15 bins of equal width, weighted by their voxels."""
+    return calibration_error(*_answers(groups, temperature))
+
+
+def _answers(groups: Sequence[Voxels], temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Confidence (N,) float64 of the most probable class, and whether it is right, (N,) bool."""
     confidence, right = [], []
     for group in groups:
         logits, labels = group.folded(temperature)
         best = torch.softmax(logits, dim=1).max(dim=1)
         confidence.append(best.values.double())
-        right.append((best.indices == labels).double())
-    sure, hit = torch.cat(confidence), torch.cat(right)
-    bins = (sure * NUM_BINS).ceil().clamp(1, NUM_BINS).long() - 1
-    gaps = torch.zeros(NUM_BINS, dtype=torch.float64).index_add_(0, bins, sure - hit)
-    return float(gaps.abs().sum() / len(sure))
+        right.append(best.indices == labels)
+    return torch.cat(confidence), torch.cat(right)

@@ -25,10 +25,10 @@ from wbcss.weights import confidence_shapes
 
 from .losses import marginal_labels, marginal_logits
 from .patches import FeaturePatch
+from .reliability import calibration_error, reliability
 
 VOXELS_PER_PATCH = 4096
 MAX_TRAINING_PATCHES = 64
-NUM_BINS = 15
 _STEPS, _BATCH, _RATE, _DECAY = 400, 4096, 3e-3, 1e-3
 _RIDGE = 1e-3
 """Pulls scale and shift towards 1 and 0, for held-out voxels that are all right or all wrong."""
@@ -90,7 +90,7 @@ class Certainty:
 
     Attributes:
         head: The learned head; None where the calibrated softmax is as good on held-out voxels, or there are too few.
-        facts: For the card: errors before and after, and the reliability table.
+        facts: For the card: errors before and after, and the reliability tables behind them.
     """
 
     head: ConfidenceHead | None
@@ -123,11 +123,10 @@ def learn_certainty(
     losses = {"softmax": _loss(softmax, right), "learned": _loss(learned, right)}
     is_better = losses["learned"] < losses["softmax"]
     kept = learned if is_better else softmax
+    plain = torch.sigmoid(torch.cat([part.raw_log_odds for part in judged]))
     facts = {
         "head": "learned" if is_better else "softmax",
-        "ece_before": _rounded(
-            calibration_error(torch.sigmoid(torch.cat([part.raw_log_odds for part in judged])), right)
-        ),
+        "ece_before": _rounded(calibration_error(plain, right)),
         "ece_softmax": _rounded(calibration_error(softmax, right)),
         "ece_learned": _rounded(calibration_error(learned, right)),
         "ece_after": _rounded(calibration_error(kept, right)),
@@ -135,6 +134,7 @@ def learn_certainty(
         "accuracy": _rounded(float(right.double().mean())),
         "temperature": _rounded(temperature),
         "num_voxels": len(right),
+        "reliability_before": reliability(plain, right),
         "reliability": reliability(kept, right),
         "note": "on claimed voxels of held-out cases; the learned head on patches that its scale has not seen",
     }
@@ -180,31 +180,6 @@ def fit_scale(voxels: ClaimedVoxels, head: ConfidenceHead) -> torch.Tensor:
 
     found = minimize(objective, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B", bounds=[(0.05, 20), (-20, 20)])
     return torch.tensor(found.x, dtype=torch.float32)
-
-
-def calibration_error(confidence: torch.Tensor, right: torch.Tensor) -> float:
-    """Mean gap between confidence and share of right answers over 15 bins of equal width, weighted by their voxels."""
-    rows = reliability(confidence, right)
-    total = sum(row["voxels"] for row in rows)
-    return float(sum(row["voxels"] * abs(row["confidence"] - row["accuracy"]) for row in rows) / total)
-
-
-def reliability(confidence: torch.Tensor, right: torch.Tensor) -> list[dict[str, Any]]:
-    """The reliability diagram as a table: per bin with voxels its mean confidence and share of right answers."""
-    sure, hit = confidence.double(), right.double()
-    bins = (sure * NUM_BINS).ceil().clamp(1, NUM_BINS).long() - 1
-    rows = []
-    for number in range(NUM_BINS):
-        inside = bins == number
-        if bool(inside.any()):
-            rows.append(
-                {
-                    "voxels": int(inside.sum()),
-                    "confidence": _rounded(float(sure[inside].mean())),
-                    "accuracy": _rounded(float(hit[inside].mean())),
-                }
-            )
-    return rows
 
 
 def _loss(probability: torch.Tensor, right: torch.Tensor) -> float:

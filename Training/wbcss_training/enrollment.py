@@ -330,6 +330,7 @@ class EnrollmentReport:
             "steps": self.steps,
             "stopped_early": self.stopped_early,
             "calibration": dict(self.card.calibration),
+            "confidence": dict(self.card.confidence),
             "validation": dict(self.validation),
             "seconds": {stage: round(seconds, 2) for stage, seconds in self.seconds.items()},
             "unchanged": list(self.unchanged),

@@ -46,12 +46,14 @@ def calibrate_on(decoder: Decoder, pool: FeaturePool | None) -> Calibration:
 
 
 def calibration_json(calibration: Calibration) -> dict[str, Any]:
-    """For the card: the temperature, and the errors if they were measured."""
+    """For the card: the temperature, and the errors with their reliability diagrams if they were measured."""
     if not calibration.num_voxels:
         return {"temperature": 1.0, "note": "not calibrated: no held-out voxel of these organs"}
     facts = dataclasses.asdict(calibration)
+    tables = {side: list(facts.pop(side)) for side in ("before", "after")}
     return {
         **{name: round(value, 5) if isinstance(value, float) else value for name, value in facts.items()},
+        "reliability": tables,
         "note": "on voxels of held-out cases that the reference or the decoder gives to an organ",
     }
 

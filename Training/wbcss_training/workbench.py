@@ -26,6 +26,7 @@ from .features import FeaturePool
 from .heldout import judge, load_staged
 from .processes import process_rank
 from .publishing import organs_for
+from .reliabilityplot import RELIABILITY, diagrams_of, draw_reliability
 from .runfolder import DECODER, EVIDENCE, EVIDENCE_FACTS, FEATURES, OVERLAYS, RECORD, VALIDATION, RunFolder
 
 PREPARED, VALIDATED = 0.02, 0.97
@@ -150,6 +151,9 @@ class Workbench:
                 self.folder.write(EVIDENCE_FACTS, {**facts, "weights_sha256": sha256})
         facts = self.folder.read(EVIDENCE_FACTS)
         card = with_evidence(card, facts)
+        pairs = diagrams_of(card.calibration, card.confidence)
+        if pairs:
+            draw_reliability(pairs, self.folder.root / RELIABILITY)
         return (replace(card, evidence_sha256=sha256_file(path)), path) if facts["is_written"] else (card, None)
 
     def _pool(self, trained: Mapping[str, Any], side: str) -> FeaturePool | None:

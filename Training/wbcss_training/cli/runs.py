@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from wbcss.cards import TaskCard
 from wbcss.console import duration, stop_on_signals, table
 from wbcss.errors import EXIT_DONE, SpecError
 from wbcss.progress import IsCancelled
@@ -168,6 +169,7 @@ def report_text(report: EnrollmentReport, args: argparse.Namespace) -> str:
         rows.append(["mean", *_cells(facts["mean"])])
         lines.append(table(("organ", "cases", "Dice", "95% interval", "HD95 mm", "surface Dice"), rows))
     lines += _trimming_lines(report.trimming)
+    lines += _calibration_lines(report.card)
     spent = ", ".join(f"{stage} {duration(seconds)}" for stage, seconds in report.seconds.items())
     lines += [
         f"note: {facts['note']}",
@@ -184,6 +186,16 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     values = {"dice": 3, "hd95_mm": 1, "surface_dice": 3}
     dice, hd95_mm, surface = ("-" if row[k] is None else f"{row[k]:.{digits}f}" for k, digits in values.items())
     return [str(row["count"]), dice, between, hd95_mm, surface]
+
+
+def _calibration_lines(card: TaskCard) -> list[str]:
+    """How far the decoder's confidence was off, and is, where held-out cases could say."""
+    known = {"temperature": card.calibration, "confidence": card.confidence}
+    return [
+        f"{what}: expected calibration error {facts['ece_before']:.3f} before, {facts['ece_after']:.3f} after"
+        for what, facts in known.items()
+        if "ece_after" in facts
+    ]
 
 
 def _trimming_lines(trimming: Mapping[str, Any]) -> list[str]:
