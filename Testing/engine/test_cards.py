@@ -17,6 +17,7 @@ from wbcss.cards import (
     task_card_to_bytes,
 )
 from wbcss.errors import LabelSpaceError, RegistryError
+from wbcss.resources import starter_registry
 from wbcss.schemas import seal
 
 SHA = "ab" * 32
@@ -121,6 +122,32 @@ def test_a_card_keeps_the_second_kernels_of_its_decoder() -> None:
     assert b"then_kernels" not in task_card_to_bytes(card)
     split = dataclasses.replace(card, spec=dataclasses.replace(card.spec, then_kernels=((1, 1, 3), ())))
     assert task_card_from_bytes(task_card_to_bytes(split), source="card.json").spec == split.spec
+
+
+def test_a_card_says_that_its_task_runs_on_request_and_older_cards_keep_their_bytes() -> None:
+    older = task_card_to_bytes(published())
+    assert b"on_request" not in older
+    read = task_card_from_bytes(older, source="card.json")
+    assert not read.on_request
+    assert task_card_to_bytes(read) == older
+    asked = task_card_to_bytes(published(on_request=True))
+    assert json.loads(asked)["on_request"] is True
+    assert task_card_from_bytes(asked, source="card.json") == published(on_request=True)
+
+
+def test_every_shipped_card_is_written_back_to_the_same_bytes() -> None:
+    paths = sorted(starter_registry().glob("tasks/*/*/card.json"))
+    assert paths
+    for path in paths:
+        data = path.read_bytes()
+        assert task_card_to_bytes(task_card_from_bytes(data, source=path.name)) == data
+
+
+def test_only_yes_and_no_say_whether_a_task_runs_on_request() -> None:
+    with pytest.raises(RegistryError, match=r"on_request of task 'liver' must be true or false, got 'yes'"):
+        published(on_request="yes")
+    with pytest.raises(RegistryError, match=r"on_request must be same as const definition: True, got 'yes'"):
+        task_card_from_bytes(changed_text({"on_request": "yes"}), source="card.json")
 
 
 def test_more_channels_than_organs_are_refused() -> None:

@@ -9,6 +9,7 @@ import pytest
 from tiny_registry import new_registry, publish
 
 from wbcss.cli.main import main
+from wbcss.registry import Registry
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +35,19 @@ def test_the_table_tells_which_task_segments_what(root: Path, capsys: pytest.Cap
         ["10000", "x_cyst", "X", "cyst", "abdomen", "liver"],
         ["3", "organs"],
     ]
+
+
+def test_what_runs_on_request_is_marked(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    publish(Registry(root), "tumor", {"x_tumor": 10002, "liver": 5}, on_request=True)
+    assert main(["organs", "--registry", str(root)]) == 0
+    lines = {line.split()[1]: line for line in capsys.readouterr().out.splitlines()[2:]}
+    assert lines["x_tumor"].rstrip().endswith("abdomen  tumor (on request)")
+    assert lines["liver"].rstrip().endswith("liver, abdomen, tumor (on request)")
+    assert main(["organs", "--registry", str(root), "--json"]) == 0
+    organs = {organ["name"]: organ for organ in json.loads(capsys.readouterr().out)["organs"]}
+    assert (organs["x_tumor"]["tasks"], organs["x_tumor"]["on_request"]) == (["tumor"], ["tumor"])
+    assert organs["liver"]["on_request"] == ["tumor"]
+    assert organs["spleen"]["on_request"] == []
 
 
 def test_machines_get_codes_and_colors(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -61,6 +61,23 @@ def test_all_versions_are_listed_on_request(registry: Registry, capsys: Capture)
     assert listed["retired"] == ["bones"]
 
 
+def test_the_list_and_the_card_say_what_runs_on_request(registry: Registry, capsys: Capture) -> None:
+    publish(registry, "tumor", {"x_tumor": 10002}, on_request=True)
+    assert call(registry, "list") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[-1] == "runs"
+    assert [(line.split()[0], line.split("2026-11-20")[1].strip()) for line in lines[2:]] == [
+        ("liver", "always"),
+        ("bones", "always"),
+        ("tumor", "on request"),
+    ]
+    assert call(registry, "list", "--json") == 0
+    listed = json.loads(capsys.readouterr().out)["tasks"]
+    assert {task["task"]: task["on_request"] for task in listed} == {"liver": False, "bones": False, "tumor": True}
+    assert call(registry, "show", "tumor") == 0
+    assert "on request: when it, or an organ that only it knows, is named" in capsys.readouterr().out
+
+
 def test_an_empty_registry_lists_nothing_and_says_so(tmp_path: Path, capsys: Capture) -> None:
     assert main(["tasks", "list", "--registry", str(tmp_path)]) == 0
     assert capsys.readouterr().out == f"no task is published in the registry {tmp_path}\n"

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tiny_registry import publish
 from tiny_scan import AFFINE, HEAD, TRUNK, fix_backend, make_registry, scan_voxels, tiny_volume, write_scan
 
 from wbcss import delivery, job
@@ -19,6 +20,7 @@ from wbcss.io.labelmap import read_labels
 from wbcss.job import OVERLAP, SegmentJob, is_done, run_job
 from wbcss.labels import OrganName, TaskId
 from wbcss.loading import load_model
+from wbcss.protocol import Result
 from wbcss.registry import Registry
 from wbcss.segment import segment
 from wbcss.warm import WarmModel
@@ -115,6 +117,36 @@ def test_only_the_decoders_of_the_wanted_organs_are_loaded_and_run(
     assert set(np.unique(labels)) <= {0, TRUNK["spleen"]}
     both = warm.load(Registry(plain.registry), (TaskId("trunk"),))
     assert tuple(both.cards) == (TaskId("trunk"),)
+
+
+def test_a_task_on_request_is_left_out_and_the_report_says_how_to_ask_for_it(plain: SegmentJob, tmp_path: Path) -> None:
+    usual = run_job(plain)
+    labels, hashes = read_labels(plain.output).labels, _made_from(usual)["model_sha256"]
+    registry = make_registry(tmp_path / "models" / "registry")
+    publish(registry, "lesions", {"liver": 5, "x_tumor": 10000}, seed=3, on_request=True)
+    wanted = dataclasses.replace(plain, registry=registry.root)
+    result = run_job(wanted)
+    np.testing.assert_array_equal(read_labels(plain.output).labels, labels)
+    assert _made_from(result)["model_sha256"] == hashes
+    note = (
+        "left out, because it runs on request: lesions (liver, x_tumor); to run everything: --tasks trunk,head,lesions"
+    )
+    assert result.warnings == (*usual.warnings, note)
+    report = json.loads(Path(result.files["report"]).read_text())
+    assert report["model"]["left_out"] == [{"task": "lesions", "version": 1, "organs": ["liver", "x_tumor"]}]
+    assert note in report["warnings"]
+    assert is_done(wanted)
+    for named in ({"tasks": (TaskId("lesions"),)}, {"organs": (OrganName("x_tumor"),)}):
+        asked = run_job(dataclasses.replace(wanted, **named))
+        report = json.loads(Path(asked.files["report"]).read_text())
+        assert [task["task"] for task in report["model"]["tasks"]] == ["lesions"]
+        assert report["model"]["left_out"] == []
+        assert note not in asked.warnings
+
+
+def _made_from(result: Result) -> dict[str, Any]:
+    made_from: dict[str, Any] = json.loads(Path(result.files["report"]).read_text())["made_from"]
+    return made_from
 
 
 def test_quality_is_the_overlap_of_the_tiles(plain: SegmentJob, monkeypatch: pytest.MonkeyPatch) -> None:

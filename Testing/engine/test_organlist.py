@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tiny_registry import publish
 from tiny_scan import make_registry
 
 from wbcss.labels import TaskId
@@ -21,6 +22,18 @@ def test_an_organ_is_listed_once_with_all_its_tasks(tmp_path: Path) -> None:
         "brain": ("head",),
         "skull": ("head",),
     }
+
+
+def test_an_organ_says_which_of_its_tasks_run_for_it(tmp_path: Path) -> None:
+    registry = make_registry(tmp_path / "registry")
+    publish(registry, "lesions", {"liver": 5, "x_tumor": 10000}, seed=3, on_request=True)
+    items = {item.name: item for item in organ_items(registry)}
+    assert (items["liver"].tasks, items["liver"].on_request) == (("trunk", "head", "lesions"), ("lesions",))
+    assert items["liver"].needed == ("trunk", "head")
+    assert not items["liver"].is_on_request
+    assert items["x_tumor"].needed == items["x_tumor"].on_request == ("lesions",)
+    assert items["x_tumor"].is_on_request
+    assert (items["spleen"].on_request, items["spleen"].is_on_request) == ((), False)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 import tracemalloc
@@ -55,6 +56,27 @@ def test_on_the_model_grid_the_answer_is_the_threshold_itself(model: LoadedModel
     assert result.affine is volume.affine
     assert [organ.name for organ in result.organs] == [LIVER, SPLEEN]
     assert result.report.num_tiles > 1
+
+
+def test_a_task_on_request_changes_no_voxel_of_a_default_run(rng: np.random.Generator) -> None:
+    volume = a_scan(rng)
+    before, usual = {"wholebody": {"liver": 50.0, "spleen": 400.0}}, {"chest": {"aorta": 250.0, "liver": 300.0}}
+    asked = TaskId("lesions")
+    expected = segment(volume, threshold_model({**before, **usual}), options=TORCH)
+    loaded = threshold_model({**before, asked: {"liver": -100.0, "brain": 100.0}, **usual})
+    cards = {
+        task: dataclasses.replace(card, on_request=True) if task == asked else card
+        for task, card in loaded.cards.items()
+    }
+    model = dataclasses.replace(loaded, cards=cards)
+    found = segment(volume, model, options=TORCH)
+    np.testing.assert_array_equal(found.labels, expected.labels)
+    np.testing.assert_array_equal(found.confidence, expected.confidence)
+    assert (found.tasks, found.organs) == (expected.tasks, expected.organs)
+    assert asked in segment(volume, model, organs=[OrganName("brain")], options=TORCH).tasks
+    # Had it run, it would have shown.
+    named = segment(volume, model, tasks=list(model.cards), options=TORCH)
+    assert (named.labels != expected.labels).any()
 
 
 def test_tiled_equals_whole_for_a_pointwise_model(rng: np.random.Generator) -> None:

@@ -99,6 +99,8 @@ class TaskCard:
         provenance: What it was trained on, in words.
         created: ISO date.
         limits: What it cannot do, in words.
+        on_request: Whether it runs only when somebody names it or an organ that no other kind of task knows; for
+            tasks that may mislead those who did not ask for them. Not in older cards.
     """
 
     task: TaskId
@@ -120,6 +122,7 @@ class TaskCard:
     provenance: str
     created: str
     limits: str = ""
+    on_request: bool = False
 
     def __post_init__(self) -> None:
         parse_task_id(self.task)
@@ -142,6 +145,8 @@ class TaskCard:
         check_sha256(self.weights_sha256, name="weights_sha256", empty=True)
         check_sha256(self.evidence_sha256, name="evidence_sha256", empty=True)
         self._check_temperature()
+        if not isinstance(self.on_request, bool):
+            raise RegistryError(f"on_request of task {self.task!r} must be true or false, got {self.on_request!r}")
         _check_date(self.created, name="created")
 
     def _check_temperature(self) -> None:
@@ -179,8 +184,9 @@ def task_card_to_bytes(card: TaskCard) -> bytes:
     values = {"format": "wbcss-task-card", "format_version": 1, **_fields(card)}
     values["organs"] = [organ.to_json() for organ in card.organs]
     values["calibration"] = {"temperature": 1.0, **card.calibration}
-    if not card.evidence_sha256:
-        del values["evidence_sha256"]  # so that older cards keep their bytes
+    for name in ("evidence_sha256", "on_request"):
+        if not values[name]:
+            del values[name]  # so that older cards keep their bytes
     return _sealed(values, schema="task_card")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .arrayfile import write_array
+from .cards import TaskCard
 from .catalogue import Organ
 from .dicomseg import DicomSource, write_dicom_seg
 from .io.writing import write_segmentation, write_volume
@@ -41,6 +42,7 @@ class Finished:
         made_from: What decides the result; see ``job.made_from``.
         stage_seconds: Wall time of the stages outside the engine.
         dicom_source: The slices that a DICOM SEG belongs to, or None.
+        left_out: Tasks that run on request, for which nobody asked.
     """
 
     volume: Volume
@@ -51,6 +53,7 @@ class Finished:
     made_from: Mapping[str, Any]
     stage_seconds: Mapping[str, float]
     dicom_source: DicomSource | None = None
+    left_out: tuple[TaskCard, ...] = ()
 
 
 def deliver(
@@ -89,6 +92,7 @@ def deliver(
             seconds={**finished.stage_seconds, "write": time.perf_counter() - started_s},
             warnings=finished.warnings,
             dice=dice,
+            left_out=finished.left_out,
         )
         report["made_from"] = {**finished.made_from, "labels_sha256": file_sha256(staged["labels"])}
         write_report(staged["report"], report)

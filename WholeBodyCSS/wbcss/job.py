@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from .arrayfile import ArrayFile, describe_array, read_array_volume
+from .cards import TaskCard
 from .delivery import Finished, deliver
 from .dicomseg import DicomSource, check_dicom_folder, check_installed, read_source
 from .errors import InputError
@@ -25,6 +26,7 @@ from .protocol import OrganRow, Quality, Result
 from .reference import Reference, read_reference
 from .registry import Registry
 from .resume import input_sha256, is_finished, model_hashes
+from .selection import left_out_note
 from .specs import MergeRules, spec_to_json
 from .volume import Volume
 from .warm import WarmModel, needed_tasks
@@ -56,7 +58,7 @@ class SegmentJob:
         output: Path of the labels; the other files lie beside it (see ``outputs.OutputPaths``).
         registry: Folder of the registry.
         organs: Organs wanted; None means all of ``tasks``.
-        tasks: Tasks wanted; None means all of the registry.
+        tasks: Tasks wanted; None means all of the registry but those that run on request.
         series: DICOM series UID when a folder holds several.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         quality: Overlap of the tiles.
@@ -136,7 +138,7 @@ def run_job(
     opened_s = time.perf_counter()
     pace.part(0.05, 0.1)(0.0, "load model")
     model = (warm or WarmModel()).load(registry, tasks)
-    made = made_from(job, registry, tasks)
+    made, left_out = made_from(job, registry, tasks), _left_out(job, registry)
     check_cancelled(cancelled)
     stage_seconds = {"open": opened_s - started_s, "load model": time.perf_counter() - opened_s}
     segmentation = _segment(job, volume, model, tasks, pace=pace, cancelled=cancelled)
@@ -146,10 +148,11 @@ def run_job(
         segmentation=segmentation,
         model=model,
         reference=reference,
-        warnings=warnings,
+        warnings=(*warnings, *([left_out_note(registry.tasks())] if left_out else [])),
         made_from=made,
         stage_seconds=stage_seconds,
         dicom_source=dicom_source,
+        left_out=left_out,
     )
     rows = deliver(finished, job.paths, wanted_files(job), cancelled=cancelled)
     pace.part(0.9, 1.0)(1.0, "done")
@@ -176,6 +179,13 @@ def check_request(job: SegmentJob) -> tuple[TaskId, ...]:
 
     resolve_device(job.device)
     return tasks
+
+
+def _left_out(job: SegmentJob, registry: Registry) -> tuple[TaskCard, ...]:
+    """The tasks that did not run because nobody asked for them, where nobody asked for anything by name."""
+    if job.organs is not None or job.tasks is not None:
+        return ()
+    return tuple(card for card in registry.tasks() if card.on_request)
 
 
 def is_done(job: SegmentJob) -> bool:

@@ -15,6 +15,7 @@ def organ_items(registry: Registry, *, without: Collection[TaskId] = ()) -> tupl
     Raises RegistryError if a card cannot be read.
     """
     cards = [card for card in registry.tasks() if card.task not in without]
+    asked_for = {card.task for card in cards if card.on_request}
     tasks: dict[str, list[TaskId]] = {}
     for card in cards:
         for organ in card.organs:
@@ -29,6 +30,7 @@ def organ_items(registry: Registry, *, without: Collection[TaskId] = ()) -> tupl
             terminology=organ.terminology,
             tasks=tuple(tasks[organ.name]),
             synonyms=organ.synonyms,
+            on_request=tuple(task for task in tasks[organ.name] if task in asked_for),
         )
         for organ in registry.organs()
         if organ.name in tasks

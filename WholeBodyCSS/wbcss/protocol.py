@@ -103,7 +103,10 @@ class ListOrgans(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class OrganItem:
-    """An organ of the registry: its label value, how to show and find it, and the tasks that segment it."""
+    """An organ of the registry: its label value, how to show and find it, and the tasks that segment it.
+
+    ``on_request`` are those of ``tasks`` that do not run unless somebody asks.
+    """
 
     name: str
     label: int
@@ -113,6 +116,18 @@ class OrganItem:
     terminology: str
     tasks: tuple[str, ...]
     synonyms: tuple[str, ...] = ()
+    on_request: tuple[str, ...] = ()
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """The tasks that run for somebody who names this organ: those on request only where no other knows it."""
+        usual = tuple(task for task in self.tasks if task not in self.on_request)
+        return usual or self.tasks
+
+    @property
+    def is_on_request(self) -> bool:
+        """Whether it is segmented only for somebody who names it or its task."""
+        return bool(self.tasks) and set(self.tasks) <= set(self.on_request)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +147,8 @@ class SegmentRequest(Message):
         output: Absolute path of the labels: ``.seg.nrrd``, ``.nii.gz``, or ``.npy`` for voxels in a shared file.
             The other files lie beside it and share its name.
         organs: Organs wanted; None means all of ``tasks``. Decoders that are not needed are not run.
-        tasks: Tasks that may run; None means all of the registry.
+        tasks: Tasks that may run; None means all of the registry but those that run on request, which take part if
+            ``organs`` names one that no other task knows.
         series: DICOM series UID when the folder holds several.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         quality: How far tiles overlap: ``fast``, ``normal`` or ``best``.

@@ -9,7 +9,8 @@
   out-of-memory ladder.
 - ``input``: shape, spacing_mm, axes (such as "RAS": where i, j and k point) and modality of the grid. No path, no file
   name, no date, no position in the scanner, nothing about the patient.
-- ``model``: ``encoder`` (name, version, weights_sha256) and ``tasks`` (task, version, kind, organs, weights_sha256).
+- ``model``: ``encoder`` (name, version, weights_sha256), ``tasks`` (task, version, kind, organs, weights_sha256), and
+  ``left_out``: the tasks (task, version, organs by name) that run on request, where nobody asked for anything by name.
 - ``run``: model_grid_shape, model_spacing_mm, num_tiles, num_encoder_calls.
 - ``body_part``: which part of the body the scan shows and what was skipped or dropped for it; see
   ``bodypart.BodyPartReport``. Empty without a level head or with ``--no-body-part``.
@@ -33,6 +34,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import __version__, machine
 from .axes import axes_of
+from .cards import TaskCard
 from .errors import OutputError
 from .io.atomic import write_text
 from .labels import OrganName
@@ -62,6 +64,7 @@ def build_report(
     warnings: Sequence[str] = (),
     dice: Mapping[OrganName, float] | None = None,
     private: Iterable[str] = (),
+    left_out: Sequence[TaskCard] = (),
 ) -> dict[str, Any]:
     """The report of one segmentation as plain JSON values, in the sections listed at the head of this module.
 
@@ -75,6 +78,7 @@ def build_report(
         dice: Agreement with a reference.
         private: Texts that must not appear, such as the parts of the input's path and the names in its header; they,
             and whatever looks like a path or an image file, are taken out of the warnings.
+        left_out: Tasks that would have run had anybody asked for them.
     """
     run = segmentation.report
     stages = {**(seconds or {}), **run.stage_seconds}
@@ -85,7 +89,7 @@ def build_report(
         "system": _system(),
         "device": {**_device(run.device), "backend": run.backend, "ladder": list(run.ladder)},
         "input": _input(volume),
-        "model": _model(model, segmentation),
+        "model": _model(model, segmentation, left_out),
         "run": _run(run),
         "body_part": {} if run.body_part is None else run.body_part.to_json(),
         "seconds": {**{name: round(s, 3) for name, s in stages.items()}, "total": round(sum(stages.values()), 3)},
@@ -183,7 +187,7 @@ def _memory(volume: Volume, device: str) -> dict[str, Any]:
     }
 
 
-def _model(model: LoadedModel, segmentation: Segmentation) -> dict[str, Any]:
+def _model(model: LoadedModel, segmentation: Segmentation, left_out: Sequence[TaskCard]) -> dict[str, Any]:
     encoder = model.encoder_card
     return {
         "encoder": {"name": encoder.name, "version": encoder.version, "weights_sha256": encoder.weights_sha256},
@@ -196,6 +200,10 @@ def _model(model: LoadedModel, segmentation: Segmentation) -> dict[str, Any]:
                 "weights_sha256": card.weights_sha256,
             }
             for card in (model.cards[task] for task in segmentation.tasks)
+        ],
+        "left_out": [
+            {"task": card.task, "version": card.version, "organs": [organ.name for organ in card.organs]}
+            for card in left_out
         ],
     }
 

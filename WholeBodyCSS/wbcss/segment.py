@@ -137,10 +137,11 @@ def segment(
     progress: Progress = silent,
     cancelled: IsCancelled = never,
 ) -> Segmentation:
-    """Segment ``organs`` (default: all of ``tasks``; default: all loaded) and return them on the grid of ``volume``.
+    """Segment ``organs`` (default: all of the usual ``tasks``) and return them on the grid of ``volume``.
 
-    Only the tasks that know an organ asked for are run. Memory beyond the input, labels and confidence depends on the
-    width of the body and the tile, not on the number of organs or slices.
+    Only the tasks that know an organ asked for are run, and those on request only if it is one of theirs alone: see
+    ``select``. Memory beyond the input, labels and confidence depends on the width of the body and the tile, not on
+    the number of organs or slices.
 
     Raises:
         InputError: an organ, task or device is unknown, or the volume is not CT.

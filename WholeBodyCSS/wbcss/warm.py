@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def needed_tasks(
     registry: Registry, *, organs: Iterable[OrganName] | None = None, tasks: Iterable[TaskId] | None = None
 ) -> tuple[TaskId, ...]:
-    """The tasks whose decoders must run for ``organs`` and ``tasks`` (None: all), in registry order.
+    """The tasks whose decoders must run for ``organs`` and ``tasks`` (None: the usual ones), in registry order.
 
     Raises InputError with near names for one that the registry lacks, RegistryError if it has no task at all.
     """

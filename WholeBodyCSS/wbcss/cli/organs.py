@@ -7,10 +7,10 @@ import json
 import sys
 from pathlib import Path
 
+from ..cards import TaskCard
 from ..catalogue import Organ
 from ..console import table
 from ..errors import EXIT_DONE, InputError, RegistryError
-from ..labels import TaskId
 from ..registry import REGISTRY_VARIABLE, Registry, default_registry_path
 
 
@@ -61,21 +61,26 @@ def run(args: argparse.Namespace) -> int:
     if args.group is not None and args.group not in groups:
         raise InputError(f"--group must be one of {', '.join(groups)}, got {args.group!r}")
     shown = sorted((o for o in organs if args.group in (None, o.group)), key=lambda organ: organ.label)
-    owners = {o.name: [card.task for card in cards if o.name in card.label_space] for o in shown}
+    owners = {o.name: [card for card in cards if o.name in card.label_space] for o in shown}
     if args.json:
         rows = [_as_json(organ, owners[organ.name]) for organ in shown]
         sys.stdout.write(json.dumps({"organs": rows}, indent=2, ensure_ascii=False) + "\n")
     else:
-        lines = [[str(o.label), o.name, o.display_name, o.group, ", ".join(owners[o.name])] for o in shown]
+        lines = [[str(o.label), o.name, o.display_name, o.group, ", ".join(map(_owner, owners[o.name]))] for o in shown]
         sys.stdout.write(table(("label", "organ", "name", "group", "task"), lines))
         sys.stdout.write(f"{len(shown)} organs\n")
     return EXIT_DONE
 
 
-def _as_json(organ: Organ, tasks: list[TaskId]) -> dict[str, object]:
+def _owner(card: TaskCard) -> str:
+    return f"{card.task} (on request)" if card.on_request else card.task
+
+
+def _as_json(organ: Organ, owners: list[TaskCard]) -> dict[str, object]:
     return {
         **organ.to_json(),
         "display_name": organ.display_name,
         "terminology": organ.terminology,
-        "tasks": tasks,
+        "tasks": [card.task for card in owners],
+        "on_request": [card.task for card in owners if card.on_request],
     }

@@ -63,7 +63,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def _add_what(parser: argparse.ArgumentParser) -> None:
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument("--organs", metavar="A,B", help="only these organs; decoders they do not need are not run")
-    chosen.add_argument("--tasks", metavar="T,U", help="only the organs of these tasks")
+    chosen.add_argument(
+        "--tasks", metavar="T,U", help="only the organs of these tasks (default: all tasks but those on request)"
+    )
     add_registry_option(parser)
     parser.add_argument("--series", metavar="UID", help="the DICOM series to take when a folder holds several")
     parser.add_argument("--statistics", action="store_true", help="write NAME.statistics.csv, one row per organ")

@@ -78,6 +78,11 @@ def _list(registry: Registry, args: argparse.Namespace) -> int:
         return EXIT_DONE
     header = ["task", "version", "kind", "organs", "cases", "created"]
     lines = [[str(row[column]) for column in header] for row in rows]
+    if any(row["on_request"] for row in rows):
+        header = [*header, "runs"]
+        lines = [
+            [*line, "on request" if row["on_request"] else "always"] for line, row in zip(lines, rows, strict=True)
+        ]
     if args.all:
         header = [*header, "shown"]
         lines = [[*line, "yes" if row["visible"] else "no"] for line, row in zip(lines, rows, strict=True)]
@@ -95,6 +100,7 @@ def _show(registry: Registry, args: argparse.Namespace) -> int:
     facts = {
         "task": card.title,
         "kind": card.kind,
+        "runs": "on request: when it, or an organ that only it knows, is named" if card.on_request else "always",
         "created": card.created,
         "training cases": str(card.training_cases),
         "encoder": f"{encoder.name} ({card.encoder_sha256[:12]}...)",
@@ -242,6 +248,7 @@ def _summary(card: TaskCard) -> dict[str, Any]:
         "organs": len(card.organs),
         "cases": card.training_cases,
         "created": card.created,
+        "on_request": card.on_request,
     }
 
 
