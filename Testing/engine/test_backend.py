@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import threading
 import time
@@ -24,7 +25,7 @@ from wbcss.backend_openvino import OpenVinoBackend
 from wbcss.errors import Cancelled, DeviceError
 from wbcss.heads import TaskHead, channel_labels
 from wbcss.labels import TaskId
-from wbcss.nn.model import WholeBodyModel
+from wbcss.nn.model import WholeBodyModel, build_model
 from wbcss.progress import IsCancelled, never
 from wbcss.specs import EncoderSpec
 
@@ -120,6 +121,18 @@ def test_openvino_agrees_with_torch(network: WholeBodyModel) -> None:
         assert (found[task] - expected).abs().mean() < 0.02 * expected.abs().mean() + 0.01
     assert backend.name.startswith("openvino-")
     assert backend.num_calls == 1
+
+
+@needs_openvino
+def test_openvino_agrees_with_torch_on_a_level_without_convolutions(network: WholeBodyModel) -> None:
+    bare = dataclasses.replace(network.decoder(A).spec, convs_per_stage=(0, 1))
+    other = build_model(network.encoder.spec, {A: bare}).eval()
+    tiles = torch.randn(1, 2, *TILE)
+    found = OpenVinoBackend(other, (A,), tile=TILE, threads=1).features(tiles, never)[A]
+    with torch.no_grad():
+        expected = other.features(tiles, (A,))[A]
+    assert found.shape == expected.shape
+    assert (found - expected).abs().mean() < 0.02 * expected.abs().mean() + 0.01
 
 
 @needs_openvino

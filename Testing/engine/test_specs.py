@@ -48,6 +48,23 @@ def test_a_decoder_runs_its_second_kernels_in_their_place() -> None:
     assert [tuple(block.conv.kernel_size) for block in decoder.stages[0]] == [(3, 3, 1), (1, 1, 3)]  # type: ignore[union-attr]
 
 
+def test_a_level_without_convolutions_is_its_transposed_convolution_and_reads_no_skip() -> None:
+    """Oracle: every voxel below becomes the block of voxels that the kernel makes of it, written as an einsum."""
+    decoder = Decoder(dataclasses.replace(PLAIN, convs_per_stage=(0, 1)), ENCODER_SPEC)
+    with torch.no_grad():
+        skips = Encoder(ENCODER_SPEC)(torch.randn(1, 1, *ENCODER_SPEC.tile))
+        finest, coarser = decoder.levels([skips[0] * torch.nan, *skips[1:]])
+        up = decoder.ups[0]
+        parts = torch.einsum("bcijk,coxyz->boixjykz", coarser, up.weight)  # type: ignore[arg-type]
+        expected = parts.flatten(6, 7).flatten(4, 5).flatten(2, 3) + up.bias.view(1, -1, 1, 1, 1)  # type: ignore[operator,union-attr]
+    torch.testing.assert_close(finest, expected)
+
+
+def test_fewer_than_no_convolutions_are_refused() -> None:
+    with pytest.raises(SpecError, match=r"no fewer than 0 convolutions, got \(2, 3\) and \(-1, 1\)"):
+        dataclasses.replace(PLAIN, convs_per_stage=(-1, 1))
+
+
 @pytest.mark.parametrize(
     ("then", "message"),
     [

@@ -26,6 +26,8 @@ DEEP = EncoderSpec(
 WIDE = DecoderSpec(
     stage_channels=(4, 6, 8), kernels=((3, 3, 3), (1, 3, 5), (3, 1, 3)), convs_per_stage=(2, 1, 3), num_organs=5
 )
+BARE = dataclasses.replace(decoder_spec(2), convs_per_stage=(0, 1))
+"""The finest level is a transposed convolution alone."""
 SPLIT = dataclasses.replace(WIDE, then_kernels=((1, 1, 3), (), (3, 1, 1)))
 
 
@@ -36,7 +38,8 @@ def test_the_expected_weights_of_an_encoder_are_those_of_the_network(spec: Encod
 
 
 @pytest.mark.parametrize(
-    ("spec", "encoder"), [(decoder_spec(2), ENCODER_SPEC), (decoder_spec(1), DEEP), (WIDE, DEEP), (SPLIT, DEEP)]
+    ("spec", "encoder"),
+    [(decoder_spec(2), ENCODER_SPEC), (decoder_spec(1), DEEP), (WIDE, DEEP), (SPLIT, DEEP), (BARE, DEEP)],
 )
 def test_the_expected_weights_of_a_decoder_are_those_of_the_network(spec: DecoderSpec, encoder: EncoderSpec) -> None:
     built = {name: tuple(value.shape) for name, value in Decoder(spec, encoder).state_dict().items()}

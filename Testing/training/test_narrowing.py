@@ -21,6 +21,7 @@ from wbcss_training.narrowing import (
     blocks,
     filter_scores,
     fits_into,
+    groups_for,
     groups_of,
     narrow_decoder,
     taylor_scores,
@@ -110,6 +111,25 @@ def test_of_a_kernel_that_gets_smaller_the_middle_stays() -> None:
     for level, middle in ((0, (slice(1, 2), slice(None), slice(None))), (1, (slice(None), slice(None), slice(1, 2)))):
         expected = blocks(whole, level)[0].conv.weight[(slice(None), slice(None), *middle)].float()
         assert torch.equal(blocks(found, level)[0].conv.weight, expected)
+
+
+@pytest.mark.parametrize("bare", [0, 1])
+def test_without_the_blocks_of_a_level_all_else_stays_and_what_they_lay_between_begins_anew(bare: int) -> None:
+    whole = decoder()
+    spec = dataclasses.replace(FULL, convs_per_stage=tuple(0 if n == bare else c for n, c in enumerate((1, 2))))
+    every = tuple(
+        tuple(tuple(range(width)) for _ in group) for width, group in zip((5, 6), groups_of(whole), strict=True)
+    )
+    kept = groups_for(every, spec)
+    assert [len(groups) for groups in kept] == [1 if n == bare else c for n, c in enumerate((2, 3))]
+    torch.manual_seed(7)
+    found = narrow_decoder(whole, ENCODER, spec, kept).state_dict()
+    torch.manual_seed(7)
+    fresh = Decoder(spec, ENCODER).state_dict()
+    anew = {0: ("ups.0.", "head."), 1: ("ups.0.", "ups.1.")}[bare]
+    for name, value in found.items():
+        expected = fresh[name] if name.startswith(anew) else whole.state_dict()[name].float()
+        assert torch.equal(value, expected), name
 
 
 def patches() -> list[FeaturePatch]:
@@ -218,6 +238,8 @@ def test_more_channels_than_there_are_cannot_stay(width: int) -> None:
         ({"stage_channels": (6, 6)}, False),
         ({"kernels": ((5, 3, 3), (3, 3, 3))}, False),
         ({"convs_per_stage": (1, 1)}, False),
+        ({"convs_per_stage": (0, 2)}, True),
+        ({"convs_per_stage": (0, 1)}, False),
         ({"num_organs": 2}, False),
         ({"stage_channels": (5,), "kernels": ((3, 3, 3),), "convs_per_stage": (1,)}, False),
         ({"then_kernels": ((1, 1, 3), ())}, False),

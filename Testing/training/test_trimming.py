@@ -34,7 +34,7 @@ from wbcss_training.trimming import hindrance, next_spec
 
 SHORT = dataclasses.replace(tiny_enrollment.CONFIG, steps=4, log_every=2)
 WIDE = dataclasses.replace(tiny_enrollment.DECODER, stage_channels=(8, 8))
-TRIM = TrimConfig(budget=0.2, tolerance=1.0, shrink=0.5, multiple=2, step_share=0.5, min_cases=1)
+TRIM = TrimConfig(budget=0.2, tolerance=1.0, shrink=0.5, multiple=2, keep_finest=True, step_share=0.5, min_cases=1)
 ENCODER = EncoderSpec(
     stage_channels=(16, 32, 96),
     strides=((1, 1, 1), (2, 2, 2), (2, 2, 2)),
@@ -43,6 +43,9 @@ ENCODER = EncoderSpec(
     tile=(32, 32, 32),
 )
 FULL = DecoderSpec(stage_channels=(24, 32), kernels=((3, 3, 3),) * 2, convs_per_stage=(1, 2), num_organs=3)
+
+
+BARE = dataclasses.replace(FULL, convs_per_stage=(0, 2))
 
 
 def entry(widths: tuple[int, ...], *, accepted: bool) -> dict[str, Any]:
@@ -69,7 +72,7 @@ def share(widths: tuple[int, ...]) -> float:
 def test_steps_get_smaller_until_the_budget_is_met_or_too_many_were_taken_back(
     budget: float, shrink: float, multiple: int, max_rejected: int, verdicts: list[bool]
 ) -> None:
-    config = TrimConfig(budget=budget, shrink=shrink, multiple=multiple, max_rejected=max_rejected)
+    config = TrimConfig(budget=budget, shrink=shrink, multiple=multiple, max_rejected=max_rejected, keep_finest=True)
     path = walk(config, lambda number: verdicts[number] if number < len(verdicts) else True)
     now = FULL.stage_channels
     for widths, accepted in path:
@@ -84,15 +87,41 @@ def test_steps_get_smaller_until_the_budget_is_met_or_too_many_were_taken_back(
 
 
 def test_a_trimming_where_all_is_well_ends_within_its_budget_and_not_far_below() -> None:
-    path = walk(TrimConfig(budget=0.3), lambda number: True)
+    path = walk(TrimConfig(budget=0.3, keep_finest=True), lambda number: True)
     assert [accepted for _, accepted in path] == [True] * len(path)
     assert 0.2 < share(path[-1][0]) <= 0.3 < share(path[-2][0])
 
 
 def test_after_a_step_that_lost_too_much_the_next_goes_half_as_far() -> None:
-    config = TrimConfig(shrink=0.49, multiple=1, max_rejected=1, budget=0.05)
+    config = TrimConfig(shrink=0.49, multiple=1, max_rejected=1, budget=0.05, keep_finest=True)
     path = walk(config, lambda number: False)
     assert path == [((12, 16), False), ((17, 22), False)]  # 0.49 and 0.7 of (24, 32)
+
+
+def bare_entry(*, accepted: bool) -> dict[str, Any]:
+    return {"spec": spec_to_json(BARE), "accepted": accepted}
+
+
+def test_a_trimming_begins_without_the_convolutions_of_the_finest_level() -> None:
+    config = TrimConfig(shrink=0.5, budget=0.05)
+    assert next_spec(config, FULL, ENCODER, []) == BARE
+    assert next_spec(config, FULL, ENCODER, [bare_entry(accepted=True)]) == dataclasses.replace(
+        BARE, stage_channels=(12, 16)
+    )
+
+
+def test_taken_back_they_stay_and_the_next_step_goes_as_far_as_the_first_would_have() -> None:
+    config = TrimConfig(shrink=0.5, budget=0.05, max_rejected=0)
+    narrow = dataclasses.replace(FULL, stage_channels=(12, 16))
+    before = [bare_entry(accepted=False)]
+    assert next_spec(config, FULL, ENCODER, before) == narrow
+    assert next_spec(config, FULL, ENCODER, [*before, entry((12, 16), accepted=False)]) is None
+
+
+def test_a_decoder_within_the_budget_or_bare_already_keeps_what_it_has() -> None:
+    assert next_spec(TrimConfig(budget=1.0), FULL, ENCODER, []) is None
+    found = next_spec(TrimConfig(shrink=0.5, budget=0.05), BARE, ENCODER, [])
+    assert found == dataclasses.replace(BARE, stage_channels=(12, 16))
 
 
 def test_a_target_is_the_only_step() -> None:
@@ -181,6 +210,18 @@ def test_a_learned_decoder_is_trimmed_published_and_nothing_old_has_changed(regi
     assert re.search(r" to trim\b", told[0])
     assert len(told) == 1 + len(record["steps"])
     assert "times fewer multiply-accumulates: Dice " in told[1]
+
+
+def test_a_decoder_whose_finest_level_needs_no_convolutions_is_published_without(
+    registry: Registry, tmp_path: Path
+) -> None:
+    trim = dataclasses.replace(TRIM, keep_finest=False, budget=0.25)
+    report = run(request(tmp_path / "cases", trim=trim), registry, tmp_path / "run")
+    assert report.trimming["steps"][0]["spec"]["convs_per_stage"] == [0, 1]
+    card = registry.card(tiny_enrollment.TASK)
+    assert card.spec.convs_per_stage == (0, 1)
+    built = load_model(registry).network.decoder(tiny_enrollment.TASK)
+    assert sum(p.numel() for p in built.parameters()) == report.trimming["kept"]["parameters"]
 
 
 def test_what_loses_too_much_is_taken_back(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

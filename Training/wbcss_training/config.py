@@ -149,6 +149,7 @@ class TrimConfig:
         shrink: Widths of a step as a share of those before it; after a step that loses too much, its square root.
         multiple: Widths are multiples of it, as processors work on several channels at once.
         max_rejected: Steps that may be taken back before trimming ends.
+        keep_finest: Whether the finest level keeps its convolutions; else trimming begins with a try without them.
         step_share: Length of the distillation after a step as a share of ``TrainConfig.steps``.
         importance: What tells which channels stay: ``taylor``, how much the loss would change without them, or
             ``filters``, how large the weights are that read them.
@@ -162,6 +163,7 @@ class TrimConfig:
     shrink: float = 0.7
     multiple: int = 4
     max_rejected: int = 2
+    keep_finest: bool = False
     step_share: float = 0.25
     importance: Literal["taylor", "filters"] = "taylor"
     distill: DistillConfig = field(default_factory=DistillConfig)

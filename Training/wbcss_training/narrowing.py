@@ -121,15 +121,23 @@ def best_channels(scores: Scores, widths: Sequence[int]) -> Kept:
     )
 
 
+def groups_for(kept: Kept, spec: DecoderSpec) -> Kept:
+    """The groups of ``kept`` that a decoder of ``spec`` has: of a level without blocks those that were read before."""
+    return tuple(groups if spec.block_kernels(level) else groups[-1:] for level, groups in enumerate(kept))
+
+
 def fits_into(spec: DecoderSpec, full: DecoderSpec) -> bool:
-    """Whether a decoder of ``spec`` can be cut out of one of ``full``: as many blocks and organs, nothing larger."""
+    """Whether a decoder of ``spec`` can be cut out of one of ``full``: nothing larger, as many organs.
+
+    Every level has as many blocks, or none.
+    """
     if len(spec.stage_channels) != len(full.stage_channels) or spec.num_organs != full.num_organs:
         return False
     for level, (width, whole) in enumerate(zip(spec.stage_channels, full.stage_channels, strict=True)):
         ours, theirs = spec.block_kernels(level), full.block_kernels(level)
-        if width > whole or len(ours) != len(theirs):
+        if width > whole or len(ours) not in (0, len(theirs)):
             return False
-        if any(n > m for one, other in zip(ours, theirs, strict=True) for n, m in zip(one, other, strict=True)):
+        if any(n > m for one, other in zip(ours, theirs, strict=False) for n, m in zip(one, other, strict=True)):
             return False
     return True
 
@@ -138,7 +146,8 @@ def narrow_decoder(decoder: Decoder, encoder: EncoderSpec, spec: DecoderSpec, ke
     """A decoder of ``spec`` with the ``kept`` channels of ``decoder`` and their weights, on the CPU.
 
     It answers as ``decoder`` does whenever all other channels are zero, up to the rounding of sums. Of a kernel that
-    ``spec`` makes smaller the middle stays.
+    ``spec`` makes smaller the middle stays. Where ``spec`` leaves the blocks of a level out, that level's transposed
+    convolution and what reads it begin at random (seed torch), as they have another thing to say now.
 
     Args:
         decoder: The wider one; it is not changed.
@@ -156,11 +165,18 @@ def narrow_decoder(decoder: Decoder, encoder: EncoderSpec, spec: DecoderSpec, ke
         raise SpecError(f"kept channels must be {spec.stage_channels} by level, got {found}")
     narrow = Decoder(spec, encoder)
     with torch.no_grad():
+        left_out = [
+            len(ours) < len(theirs)
+            for ours, theirs in ((blocks(narrow, level), blocks(decoder, level)) for level in range(len(kept)))
+        ]
         for level, (first, *others) in enumerate(kept):
             width = decoder.spec.stage_channels[level]
             below = kept[level + 1][-1] if level + 1 < len(kept) else None
-            _take(narrow.ups[level].weight, decoder.ups[level].weight, below, first)
-            _take(narrow.ups[level].bias, decoder.ups[level].bias, first)
+            if not any(left_out[level : level + 2]):
+                _take(narrow.ups[level].weight, decoder.ups[level].weight, below, first)
+                _take(narrow.ups[level].bias, decoder.ups[level].bias, first)
+            if left_out[level]:
+                continue
             read = (*first, *range(width, width + encoder.stage_channels[level]))
             for ours, theirs, group in zip(blocks(narrow, level), blocks(decoder, level), others, strict=True):
                 _take(ours.conv.weight, theirs.conv.weight, group, read)
@@ -168,8 +184,9 @@ def narrow_decoder(decoder: Decoder, encoder: EncoderSpec, spec: DecoderSpec, ke
                 _take(ours.norm.weight, theirs.norm.weight, group)
                 _take(ours.norm.bias, theirs.norm.bias, group)
                 read = group
-        _take(narrow.head.weight, decoder.head.weight, None, kept[0][-1])
-        _take(narrow.head.bias, decoder.head.bias)
+        if not left_out[0]:
+            _take(narrow.head.weight, decoder.head.weight, None, kept[0][-1])
+            _take(narrow.head.bias, decoder.head.bias)
     return narrow
 
 

@@ -32,7 +32,7 @@ from .enrollment import Schedule
 from .features import FeaturePool
 from .heldout import load_staged
 from .learner import fresh_decoder
-from .narrowing import Kept, best_channels, filter_scores, fits_into, narrow_decoder, taylor_scores
+from .narrowing import Kept, best_channels, filter_scores, fits_into, groups_for, narrow_decoder, taylor_scores
 from .processes import any_process, process_rank, wait_for_all
 from .rounds import train_in_rounds
 from .runfolder import DECODER, VALIDATION, RunFolder
@@ -136,19 +136,23 @@ def next_spec(
 ) -> DecoderSpec | None:
     """Architecture to try after ``steps``; None when trimming has come to its end.
 
-    Widths shrink alike at all levels. After a step that was taken back the next one goes half as far; the last one
-    goes no farther than the budget asks for.
+    First the finest level loses its convolutions, which are most of the arithmetic; taken back, it keeps them for
+    good. Then widths shrink alike at all levels. After a step that was taken back the next one goes half as far; the
+    last one goes no farther than the budget asks for.
     """
     if config.target is not None:
         return None if steps else config.target
+    bare = replace(full, convs_per_stage=(0, *full.convs_per_stage[1:]))
     specs = {number: _spec_of(step) for number, step in enumerate(steps)}
     accepted = [specs[number] for number, step in enumerate(steps) if step["accepted"]]
-    rejected = [specs[number] for number, step in enumerate(steps) if not step["accepted"]]
+    rejected = [specs[number] for number, step in enumerate(steps) if not step["accepted"] and specs[number] != bare]
     now = accepted[-1] if accepted else full
     limit = config.budget * decoder_cost(full, encoder).macs
     share: float = config.shrink ** (0.5 ** len(rejected))
     if len(rejected) > config.max_rejected or decoder_cost(now, encoder).macs <= limit:
         return None
+    if not (config.keep_finest or steps or bare == full):
+        return bare
     for step in (*np.linspace(1, share, _SHARES, endpoint=False)[1:], share):
         candidate = _narrower(now, float(step), multiple=config.multiple)
         if candidate != now and candidate not in rejected and decoder_cost(candidate, encoder).macs <= limit:
@@ -206,7 +210,8 @@ class _Step:
             else:
                 patches = (job.pool.patch(number) for number in range(min(_SCORED_PATCHES, job.pool.count)))
                 scores = taylor_scores(decoder.to(job.device), job.pool.task, patches, config=config)
-            kept = best_channels(scores, self.spec.stage_channels)
+            kept = groups_for(best_channels(scores, self.spec.stage_channels), self.spec)
+            torch.manual_seed(config.seed)
             start = narrow_decoder(decoder.cpu(), job.encoder.spec, self.spec, kept)
             self.here.write(_KEPT, {"kept": kept if kept_before is None else _composed(kept_before, kept)})
         else:

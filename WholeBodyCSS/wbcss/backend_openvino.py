@@ -184,7 +184,8 @@ def _decoder(ops: Any, decoder: Decoder, skips: Sequence[Any]) -> Any:
             node, _numpy(up.weight), list(up.stride), pads_begin=zeros, pads_end=zeros, dilations=[1, 1, 1]
         )
         node = _plus(ops, node, up.bias)
-        node = _stack(ops, ops.concat([node, skips[level]], 1), decoder.stages[level])
+        if decoder.spec.convs_per_stage[level]:
+            node = _stack(ops, ops.concat([node, skips[level]], 1), decoder.stages[level])
     return node
 
 

@@ -120,7 +120,8 @@ class DecoderSpec:
         stage_channels: Width of every decoder level, finest first. Level ``l`` reads encoder stage ``l``; the level
             after the last one is where the decoder starts, so a decoder may be shallower than the encoder.
         kernels: Kernel of every level.
-        convs_per_stage: Convolution blocks of every level, at least one.
+        convs_per_stage: Convolution blocks of every level. A level of none is its transposed convolution alone and
+            does not read the encoder: at the finest level, where most of the arithmetic is, that is the cheapest.
         num_organs: Output channels without the background.
         then_kernels: For every level the kernel of one more block that follows each of its convolution blocks, as in
             (3, 3, 1) then (1, 1, 3), or () for none; () for the whole decoder where no level has one.
@@ -139,9 +140,10 @@ class DecoderSpec:
                 f"stage_channels, kernels and convs_per_stage must have one entry per level, got {n}, "
                 f"{len(self.kernels)} and {len(self.convs_per_stage)}"
             )
-        if min(self.stage_channels) < 1 or min(self.convs_per_stage) < 1:
+        if min(self.stage_channels) < 1 or min(self.convs_per_stage) < 0:
             raise SpecError(
-                f"every level needs a channel and a convolution, got {self.stage_channels} and {self.convs_per_stage}"
+                f"every level needs a channel and no fewer than 0 convolutions, got {self.stage_channels} and "
+                f"{self.convs_per_stage}"
             )
         _check_kernels("decoder", self.kernels)
         if self.then_kernels and (len(self.then_kernels) != n or not any(self.then_kernels)):

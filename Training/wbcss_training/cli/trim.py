@@ -46,6 +46,11 @@ def add_parser(commands: argparse._SubParsersAction[OneLineParser]) -> None:
         help="steps that may be taken back before it ends (default: 2)",
     )
     parser.add_argument(
+        "--keep-finest",
+        action="store_true",
+        help="do not try whether the finest level does without convolutions, which saves most",
+    )
+    parser.add_argument(
         "--importance",
         choices=("taylor", "filters"),
         default=usual.importance,
@@ -61,6 +66,7 @@ def _run(args: argparse.Namespace) -> int:
         shrink=args.shrink,
         multiple=args.multiple,
         max_rejected=args.max_rejected,
+        keep_finest=args.keep_finest,
         step_share=1.0,
         importance=args.importance,
         distill=distill_config(args),

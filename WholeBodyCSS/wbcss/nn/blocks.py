@@ -32,7 +32,7 @@ class ConvBlock(nn.Module):
 def conv_stack(
     in_channels: int, out_channels: int, *, kernels: Sequence[Kernel3], stride: Stride3 = (1, 1, 1)
 ) -> nn.Sequential:
-    """One block per kernel in a row; only the first strides."""
-    blocks = [ConvBlock(in_channels, out_channels, kernel=kernels[0], stride=stride)]
+    """One block per kernel in a row; only the first strides. No kernel, no block."""
+    blocks = [ConvBlock(in_channels, out_channels, kernel=kernel, stride=stride) for kernel in kernels[:1]]
     blocks += [ConvBlock(out_channels, out_channels, kernel=kernel) for kernel in kernels[1:]]
     return nn.Sequential(*blocks)

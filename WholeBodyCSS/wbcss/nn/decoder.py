@@ -14,6 +14,9 @@ from .encoder import Skips
 class Decoder(nn.Module):
     """Transposed convolution, skip concatenation and convolutions per level, then a 1x1x1 head (METHOD 1.2).
 
+    A level without convolutions is its transposed convolution alone: sub-voxels of the level below (Shi et al.,
+    Real-time super-resolution with a sub-pixel network, CVPR 2016, section 3).
+
     Holds no reference to the encoder: it takes the encoder's spec, so its state dict is the task's weights alone.
     The last layer is linear and pointwise, so averaging or interpolating ``features`` before the head equals doing
     it to the logits.
@@ -51,8 +54,9 @@ class Decoder(nn.Module):
         x = skips[num_levels]
         outputs: list[torch.Tensor] = []
         for level in reversed(range(finest, num_levels)):
-            x = torch.cat([self.ups[level](x), skips[level]], dim=1)
-            x = self.stages[level](x)
+            x = self.ups[level](x)
+            if self.spec.convs_per_stage[level]:
+                x = self.stages[level](torch.cat([x, skips[level]], dim=1))
             outputs.insert(0, x)
         return outputs
 
