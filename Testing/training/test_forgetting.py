@@ -24,6 +24,7 @@ from wbcss_training.annotation import read_case
 from wbcss_training.cases import Case, read_case_list
 from wbcss_training.cli.main import main
 from wbcss_training.forgetting import evaluate_merged, merged_json, merged_markdown, write_merged
+from wbcss_training.intrusion import Intrusion
 from wbcss_training.mergelearning import PRIOR, Example, learn_rules, log_likelihood
 
 TORCH = SegmentOptions(device="cpu", backend="torch", threads=1)
@@ -73,7 +74,40 @@ def test_alone_merged_and_the_difference_are_told_for_every_organ(model: LoadedM
     assert not rows[KIDNEY]["is_old"]
     assert rows[KIDNEY]["merged"]["last_writer"] == 100.0
     assert rows[KIDNEY]["merged"]["fixed_priority"] == 0.0
-    assert evaluation.summary()["mean_forgetting_old_organs"] == liver["forgetting"]
+    assert liver["first"] == liver["raw"]["first"]
+    assert liver["forgetting_first"] == pytest.approx(liver["first"] - liver["merged"]["evidence"], abs=1e-3)
+    summary = evaluation.summary()
+    assert summary["mean_forgetting_old_organs"] == liver["forgetting"]
+    assert summary["mean_forgetting_first_old_organs"] == liver["forgetting_first"]
+    assert summary["mean_best_single_shared"] == liver["best"]
+    # The second task knows every organ there is: it cannot change another's.
+    assert summary["intrusion"]["last_writer"]["changed"] == 0
+    goals = summary["goals"]
+    assert goals["every_shared_organ_near_its_best_decoder"] == (liver["forgetting"] <= 0.5)
+    simple = [liver["merged"][kind] for kind in ("last_writer", "fixed_priority", "max_confidence")]
+    assert goals["shared_organs_above_simple_merges"] == (liver["merged"]["evidence"] > max(simple))
+    assert goals["mean_forgetting_of_old_organs"] == (liver["forgetting_first"] <= 0.2)
+
+
+def test_voxels_that_the_last_task_takes_from_organs_it_does_not_know_are_counted(cases: tuple[Case, ...]) -> None:
+    """At 500 HU the liver's task is sure by 7 in log odds, that of the kidney by 3: only overwriting takes voxels."""
+    model = threshold_model({"first": {"liver": 150.0}, "second": {"kidney_left": 350.0}}, spacing_mm=(6.0, 6.0, 6.0))
+    evaluation = evaluate_merged(model, cases, options=TORCH)
+    kidney = 5 * 6 * 5
+    (case,) = evaluation.cases
+    assert case.intrusions["last_writer"] == Intrusion(changed=kidney, unclaimed=kidney)
+    for kind in ("evidence", "most_confident", "fixed_priority", "max_confidence"):
+        assert case.intrusions[kind] == Intrusion()
+    summary = evaluation.summary()
+    assert summary["intrusion"]["last_writer"]["outside"] == kidney
+    assert summary["goals"] == {
+        "every_shared_organ_near_its_best_decoder": None,
+        "shared_organs_above_simple_merges": None,
+        "mean_forgetting_of_old_organs": True,
+        "nothing_changed_outside_surer_claims": True,
+    }
+    assert "| last_writer | 150 | 0 | 0 | 150 |" in merged_markdown(evaluation)
+    assert "No annotated organ is known to several tasks." in merged_markdown(evaluation)
 
 
 def test_the_merge_of_the_evaluation_is_that_of_the_product(model: LoadedModel, cases: tuple[Case, ...]) -> None:
@@ -91,7 +125,11 @@ def test_a_report_of_a_merge_names_no_case(model: LoadedModel, cases: tuple[Case
     assert values == json.loads(json.dumps(merged_json(evaluation)))
     assert values["organs"]["liver"]["raw"]["first"] > 80
     assert written[1].read_text() == merged_markdown(evaluation)
-    assert "| kidney_left | 1 | 100.0 |" in merged_markdown(evaluation)
+    table = merged_markdown(evaluation)
+    assert "| kidney_left | 1 | 100.0 |" in table
+    liver = values["organs"]["liver"]
+    alone = f"{liver['raw']['first']:.1f} | {liver['raw']['second']:.1f} | {liver['merged']['evidence']:.1f}"
+    assert f"| organ | first | second | merged |\n|---|--:|--:|--:|\n| liver | {alone} |" in table
     assert all("a.nii" not in path.read_text() for path in written)
 
 
@@ -159,7 +197,7 @@ def test_the_command_evaluates_merges_and_learns_rules(
     monkeypatch.setattr("wbcss_training.cli.evaluate.load_model", lambda registry, tasks: model)
     base = ["evaluate", "--registry", str(registry.root), "--cases", str(cases), "--out", str(tmp_path / "r.json")]
     rules = tmp_path / "rules.json"
-    options = ["--merged", "--learn-rules", str(rules), "--device", "cpu", "--threads", "1"]
+    options = ["--merged", "--first", "1", "--learn-rules", str(rules), "--device", "cpu", "--threads", "1"]
     assert main([*base, *options]) == 0
     assert capsys.readouterr().out == (tmp_path / "r.md").read_text()
     assert read_rules(rules).strategy == "evidence"

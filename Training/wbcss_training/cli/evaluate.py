@@ -11,7 +11,6 @@ from typing import get_args
 
 from wbcss.cli.main import OneLineParser
 from wbcss.errors import EXIT_DONE, InputError
-from wbcss.labels import parse_task_id
 from wbcss.loading import LoadedModel, load_model
 from wbcss.mergerules import read_rules, write_rules
 from wbcss.registry import Registry
@@ -22,7 +21,7 @@ from ..cases import Case, read_case_list
 from ..evaluate import check_report, evaluate, report_markdown, write_report
 from ..forgetting import evaluate_merged, merged_markdown, write_merged
 from ..mergelearning import learn_rules
-from .options import add_common, shown
+from .options import add_common, asked_tasks, shown
 
 
 def add_parser(commands: argparse._SubParsersAction[OneLineParser]) -> None:
@@ -30,7 +29,12 @@ def add_parser(commands: argparse._SubParsersAction[OneLineParser]) -> None:
     parser.add_argument("--registry", type=Path, required=True, metavar="DIR", help="registry of the model")
     parser.add_argument("--cases", type=Path, required=True, metavar="LIST.json", help="list, or nnU-Net raw folder")
     parser.add_argument("--out", type=Path, required=True, metavar="REPORT.json", help="a table goes beside it as .md")
-    parser.add_argument("--task", action="append", metavar="NAME", help="only this task; may be given again")
+    parser.add_argument(
+        "--task",
+        action="append",
+        metavar="NAME",
+        help="only this task; may be given again (default: all but those on request)",
+    )
     parser.add_argument(
         "--merge-rule",
         choices=get_args(MergeStrategy),
@@ -48,6 +52,7 @@ def add_parser(commands: argparse._SubParsersAction[OneLineParser]) -> None:
         metavar="FILE.json",
         help="with --merged: fit the rules to these cases and write them",
     )
+    parser.add_argument("--first", type=count, metavar="N", help="only the first N scans")
     add_common(parser)
     parser.set_defaults(run=_run)
 
@@ -59,8 +64,8 @@ def _run(args: argparse.Namespace) -> int:
     rules = MergeRules() if args.merge_rules is None else read_rules(args.merge_rules)
     if args.merge_rule is not None:
         rules = replace(rules, strategy=args.merge_rule)
-    cases = read_case_list(args.cases)
-    tasks = [parse_task_id(task) for task in args.task] if args.task else None
+    cases = read_case_list(args.cases)[: args.first]
+    tasks = asked_tasks(args)
     model = load_model(Registry(args.registry), tasks)
     options = SegmentOptions(device=args.device, threads=args.threads or None, merge=rules)
     if args.merged:
