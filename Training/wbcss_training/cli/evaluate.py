@@ -21,7 +21,7 @@ from ..cases import Case, read_case_list
 from ..evaluate import check_report, evaluate, report_markdown, write_report
 from ..forgetting import evaluate_merged, merged_markdown, write_merged
 from ..mergelearning import learn_rules
-from .options import add_common, asked_tasks, shown
+from .options import add_common, asked_tasks, count, shown
 
 
 def add_parser(commands: argparse._SubParsersAction[OneLineParser]) -> None:
