@@ -132,6 +132,17 @@ def test_a_model_is_evaluated(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "wings" in capsys.readouterr().err
 
 
+def test_a_task_on_request_is_evaluated_when_it_is_named(tmp_path: Path) -> None:
+    registry = tiny_registry.new_registry(tmp_path / "registry")
+    tiny_registry.publish(registry, "abdomen", {"liver": 5})
+    tiny_registry.publish(registry, "lesions", {"spleen": 1}, on_request=True)
+    cases = tiny_training.write_list(tmp_path, [tiny_training.write_case(tmp_path, "a")])
+    command = ["evaluate", "--registry", str(registry.root), "--cases", str(cases), "--out", str(tmp_path / "r.json")]
+    for named, organs in ([], {"liver"}), (["--task", "lesions"], {"spleen"}):
+        assert main([*command, *named, "--device", "cpu", "--threads", "1"]) == 0
+        assert set(json.loads((tmp_path / "r.json").read_text())["organs"]) == organs
+
+
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [

@@ -12,6 +12,7 @@ import tiny_enrollment
 
 from wbcss.cards import task_card_from_bytes
 from wbcss.registry import Registry
+from wbcss.warm import needed_tasks
 from wbcss_training.cli.main import main
 
 Capture = pytest.CaptureFixture[str]
@@ -47,6 +48,13 @@ def test_a_task_is_enrolled(command: list[str], registry: Registry, tmp_path: Pa
     assert out.endswith(f"  wbcss tasks verify --registry {registry.root} --since {since}\n")
     assert "smith" not in out
     assert registry.card(tiny_enrollment.TASK).provenance == "tiny bodies"
+
+
+def test_a_task_is_enrolled_to_run_on_request(command: list[str], registry: Registry, capsys: Capture) -> None:
+    assert main(["enroll", *command, "--steps", "2", "--on-request"]) == 0
+    assert "3 organ(s), run on request only\n" in capsys.readouterr().out
+    assert registry.card(tiny_enrollment.TASK).on_request
+    assert needed_tasks(registry) == ("spine",)
 
 
 def test_progress_and_report_come_as_json_lines(command: list[str], capsys: Capture) -> None:

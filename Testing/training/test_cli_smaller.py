@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import signal
@@ -17,7 +18,7 @@ import tiny_cases
 import tiny_enrollment
 from process_runs import ENVIRONMENT, torchrun
 
-from wbcss.registry import Registry
+from wbcss.registry import Registry, StagedTask
 from wbcss.specs import spec_to_json
 from wbcss_training.cli.main import main
 
@@ -93,6 +94,19 @@ def test_a_task_is_trimmed(command: list[str], tmp_path: Path, capsys: Capture) 
     # belly@2 is the newest version now, but this run was begun on the one before.
     assert main(["trim", *command, *TRIM, "--resume"]) == 0
     assert registry.versions(tiny_enrollment.TASK) == (1, 2)
+
+
+@pytest.mark.parametrize("how", ["trim", "distill"])
+def test_a_smaller_task_runs_on_request_if_the_larger_did(how: str, command: list[str], tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "registry")
+    first = registry.card(tiny_enrollment.TASK)
+    asked = dataclasses.replace(first, version=0, sequence=0, on_request=True, evidence_sha256="")
+    registry.publish(StagedTask(card=asked, weights=registry.task_weights(first)))
+    options = TRIM if how == "trim" else [*QUICK, *write_spec(tmp_path, stage_channels=[3, 2])]
+    assert main([how, *command, *options]) == 0
+    card = registry.card(tiny_enrollment.TASK)
+    assert (card.title, card.on_request) == ("belly@3", True)
+    assert card.spec != first.spec
 
 
 def test_a_task_is_distilled_into_a_spec(command: list[str], tmp_path: Path, capsys: Capture) -> None:

@@ -43,7 +43,8 @@ def answer(monkeypatch: pytest.MonkeyPatch, model: LoadedModel, *, liver_shift: 
     """Let the model find the liver ``liver_shift`` voxels of 4 mm off, and the spleen or not."""
     organs = tuple(organ for card in model.cards.values() for organ in card.organs)
 
-    def segment(volume: Volume, model: LoadedModel, *, options: SegmentOptions, cancelled: Any) -> Any:
+    def segment(volume: Volume, model: LoadedModel, *, tasks: Any, options: SegmentOptions, cancelled: Any) -> Any:
+        assert tasks == list(model.cards)  # what was loaded is evaluated, also a task that runs on request
         labels = np.zeros(volume.shape, np.uint16)
         labels[2:8, 3 + liver_shift : 9 + liver_shift, 3:9] = 5
         if spleen:

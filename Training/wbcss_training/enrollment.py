@@ -70,6 +70,7 @@ class EnrollmentRequest:
         cache_gib: Largest size of the encoded patches on disk.
         segmentation: How the held-out cases are segmented.
         license, provenance, limits: Words for the card; nothing that identifies a patient.
+        on_request: Whether the published task runs only for those who name it.
         organ_cards: Fields of organs that the catalogue lacks, as ``publishing.new_organ`` takes them.
     """
 
@@ -91,6 +92,7 @@ class EnrollmentRequest:
     license: str
     provenance: str
     limits: str = ""
+    on_request: bool = False
     organ_cards: Mapping[OrganName, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -325,6 +327,7 @@ class EnrollmentReport:
             "task": self.card.title,
             "published": self.is_published,
             "organs": [organ.name for organ in self.card.organs],
+            "on_request": self.card.on_request,
             "weights_sha256": self.card.weights_sha256,
             "training_cases": self.card.training_cases,
             "steps": self.steps,

@@ -126,7 +126,7 @@ def _score(
         return CaseScore(number=number, organs={}, seconds=0.0)
     started = time.monotonic()
     # All organs compete, as they do in use: with only the wanted ones, a neighbor's voxels could not be lost to it.
-    segmentation = segment(volume, model, options=options, cancelled=cancelled)
+    segmentation = segment(volume, model, tasks=list(model.cards), options=options, cancelled=cancelled)
     seconds = time.monotonic() - started
     numbers = {organ.name: organ.label for organ in segmentation.organs}
     organs = _compare(segmentation.labels, reference, wanted, numbers, volume)

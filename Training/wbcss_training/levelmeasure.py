@@ -123,7 +123,8 @@ def measure_levels(
         check_cancelled(cancelled)
         progress((number - 1) / len(cases), f"case {number} of {len(cases)}")
         volume, labels = read_case(case)
-        whole = segment(volume, model, options=replace(options, body_part=True), cancelled=cancelled)
+        checked = replace(options, body_part=True)
+        whole = segment(volume, model, tasks=list(model.cards), options=checked, cancelled=cancelled)
         levels += _level_errors(number, whole, labels, case.values, model.levels.card.anchors_cm)
         for part in range(parts):
             crops.append(_cropped(number, part, parts, volume, labels, case.values, model, options, cancelled))
@@ -179,7 +180,8 @@ def _cropped(
     found, seconds = {}, {}
     for with_check in (False, True):
         started = time.perf_counter()
-        found[with_check] = segment(piece, model, options=replace(options, body_part=with_check), cancelled=cancelled)
+        changed = replace(options, body_part=with_check)
+        found[with_check] = segment(piece, model, tasks=list(model.cards), options=changed, cancelled=cancelled)
         seconds[with_check] = time.perf_counter() - started
     numbers = {organ.name: organ.label for organ in found[True].organs}
     known = {numbers[organ]: value for value, organ in values.items() if organ in numbers}

@@ -90,6 +90,7 @@ class Workbench:
             license=self.request.license,
             provenance=self.request.full_provenance,
             limits=self.request.limits,
+            on_request=self.request.on_request,
             created=datetime.date.today().isoformat(),
         )
 

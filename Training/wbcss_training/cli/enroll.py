@@ -71,6 +71,12 @@ def add_parser(commands: argparse._SubParsersAction[OneLineParser]) -> None:
     parser.add_argument("--provenance", metavar="TEXT", help="what it is learned from, in words; nobody's name")
     parser.add_argument("--limits", default="", metavar="TEXT", help="what it cannot do, in words")
     parser.add_argument(
+        "--on-request",
+        action="store_true",
+        help="let it run only for those who name it, or an organ that only it knows: for a task, as of lesions learned "
+        "from few cases, that would mislead those who did not ask for it",
+    )
+    parser.add_argument(
         "--organ-cards", type=Path, metavar="FILE.json", help="name, color and codes of organs that the catalogue lacks"
     )
     add_learning(parser)
@@ -105,6 +111,7 @@ def _request(args: argparse.Namespace, chosen: ChosenCases, registry: Registry) 
         license=args.license or "",
         provenance=args.provenance or "",
         limits=args.limits,
+        on_request=args.on_request,
         organ_cards=_organ_cards(args.organ_cards, chosen.organs),
     )
 

@@ -11,7 +11,6 @@ from wbcss.cli.main import OneLineParser
 from wbcss.console import stop_on_signals
 from wbcss.errors import EXIT_DONE
 from wbcss.io.atomic import write_text
-from wbcss.labels import parse_task_id
 from wbcss.loading import load_model
 from wbcss.registry import Registry
 from wbcss.segment import SegmentOptions
@@ -19,7 +18,7 @@ from wbcss.segment import SegmentOptions
 from ..evaluate import check_report
 from ..layouts import read_case_list
 from ..levelmeasure import measure_levels
-from .options import add_common, count, shown
+from .options import add_common, asked_tasks, count, shown
 
 
 def add_parser(commands: argparse._SubParsersAction[OneLineParser]) -> None:
@@ -28,7 +27,12 @@ def add_parser(commands: argparse._SubParsersAction[OneLineParser]) -> None:
     parser.add_argument("--registry", type=Path, required=True, metavar="DIR", help="registry with a level head")
     parser.add_argument("--cases", type=Path, required=True, metavar="DIR|LIST.json", help="annotated scans")
     parser.add_argument("--out", type=Path, required=True, metavar="REPORT.json", help="every organ and every crop")
-    parser.add_argument("--task", action="append", metavar="NAME", help="only this task; may be given again")
+    parser.add_argument(
+        "--task",
+        action="append",
+        metavar="NAME",
+        help="only this task; may be given again (default: all but those on request)",
+    )
     parser.add_argument(
         "--parts", type=count, default=3, metavar="N", help="cut every scan into N along the body; 0: levels only"
     )
@@ -40,7 +44,7 @@ def add_parser(commands: argparse._SubParsersAction[OneLineParser]) -> None:
 def _run(args: argparse.Namespace) -> int:
     check_report(args.out)
     cases = read_case_list(args.cases)[: args.first]
-    tasks = [parse_task_id(task) for task in args.task] if args.task else None
+    tasks = asked_tasks(args)
     with stop_on_signals() as stopped:
         measured = measure_levels(
             load_model(Registry(args.registry), tasks),

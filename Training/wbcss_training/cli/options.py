@@ -8,7 +8,10 @@ import os
 import sys
 from pathlib import Path
 
+from wbcss.labels import TaskId, parse_task_id
 from wbcss.progress import Progress
+from wbcss.registry import Registry
+from wbcss.warm import needed_tasks
 
 
 def positive(text: str) -> float:
@@ -97,6 +100,17 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=count, metavar="N", help="CPU threads of the network (default: all)")
     parser.add_argument("--json", action="store_true", help="progress as JSON lines on standard output")
     parser.add_argument("--verbose", action="store_true", help="log to standard error, with every traceback")
+
+
+def asked_tasks(args: argparse.Namespace) -> tuple[TaskId, ...] | None:
+    """The tasks of ``--task``, or those of ``--registry`` that run for somebody who names none; None if all do.
+
+    Raises InputError if all run on request.
+    """
+    if args.task:
+        return tuple(parse_task_id(task) for task in args.task)
+    registry = Registry(args.registry)
+    return needed_tasks(registry) if any(card.on_request for card in registry.tasks()) else None
 
 
 def is_first_process() -> bool:

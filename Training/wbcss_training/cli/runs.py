@@ -163,7 +163,8 @@ def report_text(report: EnrollmentReport, args: argparse.Namespace) -> str:
     """The report for a person."""
     facts = report.validation
     done = "is published" if report.is_published else "is proven and not yet published (--resume publishes it)"
-    lines = [f"{report.card.title} {done} in {args.registry}: {len(report.card.organs)} organ(s)", ""]
+    runs = ", run on request only" if report.card.on_request else ""
+    lines = [f"{report.card.title} {done} in {args.registry}: {len(report.card.organs)} organ(s){runs}", ""]
     if "organs" in facts:
         rows = [[name, *_cells(row)] for name, row in facts["organs"].items()]
         rows.append(["mean", *_cells(facts["mean"])])

@@ -69,7 +69,8 @@ def distill_config(args: argparse.Namespace) -> DistillConfig:
 def make_smaller(args: argparse.Namespace, card: TaskCard, trim: TrimConfig) -> int:
     """Make the decoder of ``card`` smaller and publish a new version of its task.
 
-    License, words and organs are those of the published version; nothing is learned but what it knows.
+    License, words, organs and whether it runs on request are those of the published version; nothing is learned but
+    what it knows.
     """
     refuse_other_run(args)
     names = frozenset(organ.name for organ in card.organs)
@@ -100,6 +101,7 @@ def make_smaller(args: argparse.Namespace, card: TaskCard, trim: TrimConfig) -> 
             license=card.license,
             provenance=f"{card.provenance} Made smaller: {card.title} taught it on {len(split.train)} case(s).",
             limits=card.limits,
+            on_request=card.on_request,
         )
 
     return learn(args, organs, request_for)
