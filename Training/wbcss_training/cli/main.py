@@ -7,14 +7,16 @@ from collections.abc import Sequence
 from wbcss.cli.exits import run_command
 from wbcss.cli.main import OneLineParser
 
-from . import benchmark, bodypart, check, distill, encoder, enroll, evaluate, levels, search, synthesize, trim
+from . import benchmark, bodypart, check, distill, encoder, enroll, evaluate, levels, search, size, synthesize, trim
+
+_COMMANDS = (benchmark, bodypart, check, distill, encoder, enroll, evaluate, levels, search, size, synthesize, trim)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``wbcss-train`` with ``argv`` (default: the process's) and return the exit code."""
     parser = OneLineParser(prog="wbcss-train", description="Train encoders and tasks, offline.")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for command in (benchmark, bodypart, check, distill, encoder, enroll, evaluate, levels, search, synthesize, trim):
+    for command in _COMMANDS:
         command.add_parser(commands)
     return run_command(
         lambda: parser.parse_args(argv),
