@@ -200,14 +200,14 @@ def _case(number: int, case: Case, model: LoadedModel, options: SegmentOptions, 
     intrusions: dict[MergeStrategy, Intrusion] = {}
     examples: tuple[Example, ...] = ()
     added = predictions[-1]
+    own = [organ.label for organ in model.cards[added.task].organs]
     for kind in dict.fromkeys((options.merge.strategy, *BASELINES)):
         rules = dataclasses.replace(options.merge, strategy=kind)
         check_cancelled(cancelled)
         labels, _, candidates = _merged(volume, model, predictions, seen, rules)
         merged[kind] = {name: _dice(labels, truth, numbers[name]) for name in present}
-        *before, _ = _merged(volume, model, predictions[:-1], seen, rules)
-        known = [organ.label for organ in model.cards[added.task].organs]
-        intrusions[kind] = intrusion((before[0], before[1]), labels, added, known=known)
+        without, sure, _ = _merged(volume, model, predictions[:-1], seen, rules)
+        intrusions[kind] = intrusion((without, sure), labels, added, known=own)
         if kind == options.merge.strategy:
             examples = _examples(candidates, raw, {numbers[name]: name for name in present})
     return MergedCase(number=number, raw=raw, merged=merged, intrusions=intrusions, examples=examples)

@@ -7,9 +7,37 @@ from collections.abc import Sequence
 from wbcss.cli.exits import run_command
 from wbcss.cli.main import OneLineParser
 
-from . import benchmark, bodypart, check, distill, encoder, enroll, evaluate, levels, search, size, synthesize, trim
+from . import (
+    anomalies,
+    benchmark,
+    bodypart,
+    check,
+    distill,
+    encoder,
+    enroll,
+    evaluate,
+    levels,
+    search,
+    size,
+    synthesize,
+    trim,
+)
 
-_COMMANDS = (benchmark, bodypart, check, distill, encoder, enroll, evaluate, levels, search, size, synthesize, trim)
+_COMMANDS = (
+    anomalies,
+    benchmark,
+    bodypart,
+    check,
+    distill,
+    encoder,
+    enroll,
+    evaluate,
+    levels,
+    search,
+    size,
+    synthesize,
+    trim,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
