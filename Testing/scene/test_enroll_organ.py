@@ -85,6 +85,16 @@ def test_a_good_draft_asks_the_back_end() -> None:
     assert dataclasses.replace(GOOD, limits="adults").arguments()[-2:] == ("--limits", "adults")
 
 
+def test_a_task_with_a_lesion_runs_on_request_unless_somebody_says_otherwise() -> None:
+    assert not GOOD.isOnRequest
+    lesion = GOOD.withOrgan(dataclasses.replace(GOOD.organs[0], isLesion=True))
+    assert lesion.arguments() == (*GOOD.arguments(), "--on-request")
+    assert dataclasses.replace(lesion, onRequest=False).arguments() == GOOD.arguments()
+    assert dataclasses.replace(GOOD, onRequest=True).isOnRequest
+    known = TaskDraft().withOrgans({"pleural_effusion_left": "Effusion"})
+    assert known.isOnRequest  # the catalogue knows it as a lesion
+
+
 def test_the_task_is_called_after_its_new_organ_and_what_was_said_stays() -> None:
     draft = TaskDraft().withOrgans({"liver": "Liver", "lump": "Lump 7"})
     assert draft.task == "lump"
@@ -96,4 +106,8 @@ def test_the_task_is_called_after_its_new_organ_and_what_was_said_stays() -> Non
 def test_a_draft_survives_slicer() -> None:
     organ = dataclasses.replace(GOOD.organs[0], isLesion=True, code=KIDNEY, title="Knoten")
     draft = dataclasses.replace(GOOD.withOrgans({"lump": "", "liver": ""}).withOrgan(organ), startFrom="none")
-    assert fromJson(json.loads(json.dumps(asJson(draft)))) == draft
+    for said in (None, False, True):
+        draft = dataclasses.replace(draft, onRequest=said)
+        assert fromJson(json.loads(json.dumps(asJson(draft)))) == draft
+    older = {name: value for name, value in asJson(GOOD).items() if name != "onRequest"}
+    assert fromJson(older).onRequest is None

@@ -13,7 +13,9 @@ from wbcss.resources import starter_registry
 from WholeBodyCSSLib.OrganChoice import PRESETS, WHOLE_BODY, OrganChoice, Tick
 
 
-def organ(name: str, group: str, *tasks: str, synonyms: tuple[str, ...] = ()) -> OrganItem:
+def organ(
+    name: str, group: str, *tasks: str, synonyms: tuple[str, ...] = (), on_request: tuple[str, ...] = ()
+) -> OrganItem:
     return OrganItem(
         name=name,
         label=1,
@@ -23,6 +25,7 @@ def organ(name: str, group: str, *tasks: str, synonyms: tuple[str, ...] = ()) ->
         terminology="",
         tasks=tasks,
         synonyms=synonyms,
+        on_request=on_request,
     )
 
 
@@ -30,6 +33,10 @@ LIVER = organ("liver", "abdomen", "wholebody", synonyms=("hepatic",))
 KIDNEY = organ("kidney_left", "abdomen", "wholebody", synonyms=("renal",))
 HEART = organ("heart", "cardiac", "chest", "wholebody")
 CYST = organ("pancreas_cyst", "my_organs", "cyst")
+
+
+TUMOR = organ("liver_tumor", "lesion", "tumors", on_request=("tumors",))
+SHARED = organ("liver", "abdomen", "wholebody", "tumors", on_request=("tumors",))
 
 
 @pytest.fixture
@@ -138,3 +145,38 @@ def test_every_preset_finds_organs_in_the_shipped_registry_but_lesions() -> None
     shipped.applyPreset("skeleton")
     assert "vertebrae_L3" in shipped.ticked
     assert "liver" not in shipped.ticked
+
+
+def test_an_organ_on_request_is_ticked_by_itself_only() -> None:
+    choice = OrganChoice([SHARED, KIDNEY, TUMOR])
+    assert choice.ticked == choice.usual == ("liver", "kidney_left")
+    assert choice.wanted is None
+    assert choice.preset() == WHOLE_BODY
+    assert "lesions" not in choice.presets()
+    choice.tick(["liver_tumor"])
+    assert choice.wanted == ("liver", "kidney_left", "liver_tumor")
+    choice.setOrgans([SHARED, KIDNEY, TUMOR])
+    assert choice.isTicked("liver_tumor")
+    choice.applyPreset(WHOLE_BODY)
+    assert choice.wanted is None
+    assert not choice.isTicked("liver_tumor")
+    choice.choose(None)
+    assert choice.ticked == ("liver", "kidney_left")
+
+
+def test_a_task_on_request_runs_for_its_own_organs_and_not_for_those_that_others_know() -> None:
+    choice = OrganChoice([SHARED, KIDNEY, TUMOR])
+    assert choice.tasks() == choice.tasks(["liver"]) == ("wholebody",)
+    assert choice.tasks(["liver_tumor"]) == ("tumors",)
+    assert choice.tasks(["liver", "liver_tumor"]) == ("wholebody", "tumors")
+
+
+def test_the_box_of_a_group_does_not_stand_for_an_organ_on_request() -> None:
+    cyst = organ("liver_cyst", "lesion", "wholebody")
+    choice = OrganChoice([cyst, TUMOR])
+    assert choice.boxed((cyst, TUMOR)) == (cyst,)
+    assert choice.state((cyst, TUMOR)) is Tick.ON
+    choice.choose(["liver_tumor"])
+    assert choice.state((cyst, TUMOR)) is Tick.PARTLY
+    assert choice.boxed((TUMOR,)) == (TUMOR,)
+    assert choice.state((TUMOR,)) is Tick.ON

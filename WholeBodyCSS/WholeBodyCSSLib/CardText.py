@@ -67,6 +67,7 @@ def cardAsHtml(card: TaskCard, *, sizeText: str, encoderName: str, state: str) -
     validation = validationOf(card)
     facts = (
         (_("State"), state),
+        (_("Runs"), runsText(card)),
         (_("Published"), card.created),
         (_("Learned from"), _("{count} annotated scans or images").format(count=card.training_cases)),
         (_("Quality"), validationText(validation)),
@@ -88,6 +89,13 @@ def cardAsHtml(card: TaskCard, *, sizeText: str, encoderName: str, state: str) -
         listed = "; ".join(f"{name} {dice:.2f}" for name, dice in _displayed(card, validation))
         parts.append(f"<p><b>{_escaped(worst)}</b> (Dice): {_escaped(listed)}</p>")
     return "".join(parts)
+
+
+def runsText(card: TaskCard) -> str:
+    """When the task runs, in words."""
+    if card.on_request:
+        return _("on request: when one of its own organs is ticked or named, never by itself")
+    return _("with every segmentation of the whole body")
 
 
 def _displayed(card: TaskCard, validation: Validation) -> Iterator[tuple[str, float]]:

@@ -94,6 +94,7 @@ class TaskDraft:
         organs: What it learns.
         startFrom: ``auto``, ``none`` or a published task.
         license, provenance, limits: Words for its card.
+        onRequest: Whether it runs on request only; None, as long as nobody has said, for tasks with a lesion.
     """
 
     task: str = ""
@@ -102,6 +103,12 @@ class TaskDraft:
     license: str = ""
     provenance: str = ""
     limits: str = ""
+    onRequest: bool | None = None
+
+    @property
+    def isOnRequest(self) -> bool:
+        """Whether it runs on request only: a lesion that is drawn into a healthy scan misleads."""
+        return any(organ.isLesion for organ in self.organs) if self.onRequest is None else self.onRequest
 
     def problem(self) -> str:
         """Why the task cannot be learned as it is, in one sentence; "" if it can."""
@@ -143,6 +150,8 @@ class TaskDraft:
             raise InputError(problem)
         words = ["--task", self.task, "--start-from", self.startFrom]
         words += ["--license", self.license.strip(), "--provenance", self.provenance.strip()]
+        if self.isOnRequest:
+            words += ["--on-request"]
         return (*words, "--limits", self.limits.strip()) if self.limits.strip() else tuple(words)
 
 
@@ -197,6 +206,7 @@ def asJson(draft: TaskDraft) -> dict[str, Any]:
         "license": draft.license,
         "provenance": draft.provenance,
         "limits": draft.limits,
+        "onRequest": draft.onRequest,
         "organs": [
             {
                 "name": organ.name,
@@ -226,7 +236,9 @@ def fromJson(values: Mapping[str, Any]) -> TaskDraft:
             )
         organs.append(draft)
     words = {key: str(values.get(key, "")) for key in ("task", "license", "provenance", "limits")}
-    return TaskDraft(organs=tuple(organs), startFrom=str(values.get("startFrom", "auto")), **words)
+    said = values.get("onRequest")
+    onRequest = said if isinstance(said, bool) else None
+    return TaskDraft(organs=tuple(organs), startFrom=str(values.get("startFrom", "auto")), onRequest=onRequest, **words)
 
 
 def _coded(code: Code) -> str:

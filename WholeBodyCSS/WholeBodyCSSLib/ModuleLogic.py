@@ -52,11 +52,14 @@ class ModuleLogic:
         return organ_items(Registry(self.places.inUse), without=self.settings.disabledTasks)
 
     def segment(self, volumeNode: Any, organs: Sequence[str] | None = None, options: RunOptions | None = None) -> None:
-        """Begin to segment ``organs`` (names; None means all) of a volume or a sequence. Raises WbcssError."""
+        """Begin to segment ``organs`` (names; None: all but those on request) of a volume or a sequence.
+
+        Raises WbcssError.
+        """
         problem = self.session.refresh()
         if problem:
             raise RunError(problem)
-        names = [organ.name for organ in self.session.choice.organs] if organs is None else organs
+        names = self.session.choice.usual if organs is None else organs
         self.session.segment(volumeNode, names, options or RunOptions(device=self.settings.device))
 
     def close(self) -> None:

@@ -67,7 +67,7 @@ PRESETS: Mapping[str, Preset] = {
     "muscles": _preset("muscles_head_neck muscles_trunk muscles_limbs"),
     "lesions": _preset("lesion"),
 }
-"""Every choice but the whole body, which is all that the registry knows, by its id in the order to offer them."""
+"""Every choice but the whole body, by its id in the order to offer them. None holds an organ on request."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,7 @@ class Group:
 
 
 class OrganChoice:
-    """The organs of a registry and which of them are ticked; at first all are."""
+    """The organs of a registry and which of them are ticked; at first all are but those on request."""
 
     def __init__(self, organs: Sequence[OrganItem] = ()) -> None:
         self._organs: dict[str, OrganItem] = {}
@@ -93,20 +93,25 @@ class OrganChoice:
         return tuple(self._organs.values())
 
     @property
+    def usual(self) -> tuple[str, ...]:
+        """Names of the organs that the whole body holds: all but those that run on request, in registry order."""
+        return tuple(name for name, organ in self._organs.items() if not organ.is_on_request)
+
+    @property
     def ticked(self) -> tuple[str, ...]:
         """Names of the ticked organs, in registry order."""
         return tuple(name for name in self._organs if name in self._ticked)
 
     @property
     def wanted(self) -> tuple[str, ...] | None:
-        """As ``ticked``, but None if that is everything: what is published later is then wanted too."""
-        return None if len(self._ticked) == len(self._organs) else self.ticked
+        """As ``ticked``, but None if that is the usual: what is published later is then wanted too."""
+        return None if self._ticked == set(self.usual) else self.ticked
 
     def setOrgans(self, organs: Sequence[OrganItem]) -> None:
-        """Take over what the registry knows now. Ticks stay; new organs are ticked if all others were."""
-        everything = len(self._ticked) == len(self._organs)
+        """Take over what the registry knows now. Ticks stay; new usual organs are ticked if all others were."""
+        isUsual = self._ticked == set(self.usual)
         self._organs = {organ.name: organ for organ in organs}
-        self._ticked = set(self._organs) if everything else self._ticked & set(self._organs)
+        self._ticked = set(self.usual) if isUsual else self._ticked & set(self._organs)
 
     def groups(self) -> tuple[Group, ...]:
         """The tree: groups in the order of the catalogue, then those of enrolled organs; none is empty."""
@@ -133,15 +138,18 @@ class OrganChoice:
         self._ticked = self._ticked | names if on else self._ticked - names
 
     def choose(self, names: Iterable[str] | None) -> None:
-        """Tick exactly ``names``, or all for None; names that the registry no longer knows are passed over."""
-        self._ticked = set(self._organs) if names is None else set(names) & set(self._organs)
+        """Tick exactly ``names``, or the usual for None; names that the registry no longer knows are passed over."""
+        self._ticked = set(self.usual) if names is None else set(names) & set(self._organs)
+
+    def boxed(self, organs: Sequence[OrganItem]) -> tuple[OrganItem, ...]:
+        """What a tick in the box over ``organs`` stands for: those on request are ticked by name, unless all are."""
+        return tuple(organ for organ in organs if not organ.is_on_request) or tuple(organs)
 
     def state(self, organs: Sequence[OrganItem]) -> Tick:
         """The box over ``organs``."""
-        count = sum(organ.name in self._ticked for organ in organs)
-        if count == 0:
+        if not any(organ.name in self._ticked for organ in organs):
             return Tick.OFF
-        return Tick.ON if count == len(organs) else Tick.PARTLY
+        return Tick.ON if all(organ.name in self._ticked for organ in self.boxed(organs)) else Tick.PARTLY
 
     def presets(self) -> tuple[str, ...]:
         """Ids of the presets that hold an organ here, the whole body first."""
@@ -178,13 +186,13 @@ class OrganChoice:
     def tasks(self, names: Iterable[str] | None = None) -> tuple[str, ...]:
         """The tasks whose decoders run for ``names`` (default: the ticked organs), in the order of the registry."""
         wanted = self._ticked if names is None else set(names)
-        needed = {task: None for organ in self._organs.values() if organ.name in wanted for task in organ.tasks}
+        needed = {task: None for organ in self._organs.values() if organ.name in wanted for task in organ.needed}
         return tuple(needed)
 
     def _of(self, preset: str) -> list[str]:
         if preset == WHOLE_BODY:
-            return list(self._organs)
-        return [name for name, organ in self._organs.items() if PRESETS[preset].holds(organ)]
+            return list(self.usual)
+        return [name for name in self.usual if PRESETS[preset].holds(self._organs[name])]
 
 
 def _words(text: str) -> list[str]:

@@ -124,7 +124,7 @@ class ParameterNode:
 
     Attributes:
         inputVolume: The volume or sequence to segment, or None.
-        organs: Names of the ticked organs; None means all, also those published later.
+        organs: Names of the ticked organs; None means all but those on request, also those published later.
         quality: How far tiles overlap.
         statistics: Put the table of organs into the scene.
         onlyToCheck: Show only the organs that a person should look at.

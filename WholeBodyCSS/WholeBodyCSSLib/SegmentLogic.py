@@ -87,7 +87,7 @@ class Order:
     @property
     def tasks(self) -> tuple[str, ...]:
         """The tasks that run, once each."""
-        return tuple(dict.fromkeys(task for organ in self.organs for task in organ.tasks))
+        return tuple(dict.fromkeys(task for organ in self.organs for task in organ.needed))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

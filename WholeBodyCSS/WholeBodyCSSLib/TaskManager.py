@@ -272,6 +272,8 @@ def stateText(row: TaskRow) -> str:
     """The state in a word or two."""
     if row.card is None and row.update is not None:
         return _("not installed")
+    if row.state == "on" and row.card is not None and row.card.on_request:
+        return _("on request")
     words = {"on": _("in use"), "off": _("switched off"), "retired": _("retired"), "damaged": _("damaged")}
     return words[row.state]
 

@@ -6,8 +6,9 @@ from unittest import mock
 
 import qt
 import slicer
-from SegmentTesting import LARGE, PATIENCE_S, SegmentTestCase
+from SegmentTesting import LARGE, PATIENCE_S, SegmentTestCase, publish
 
+from wbcss.registry import Registry
 from WholeBodyCSSLib.ParameterNode import ParameterNode
 from WholeBodyCSSLib.Settings import Settings
 
@@ -106,18 +107,46 @@ class SegmentPanelTest(SegmentTestCase):
         for name, segment in before.items():
             self.assertIs(result.GetSegmentation().GetSegment(name), segment)
 
+    def test_anOrganOnRequestIsLeftOutUntilItIsTicked(self):
+        registry = Registry(self.folder / "registry")
+        publish(registry, "lesions", {"liver": 5, "x_tumor": 10000}, seed=3, on_request=True)
+        self.choose(self.volume())
+        self.panel.enter()
+        item = self.item("X tumor")
+        self.assertEqual((item.checkState(0), item.text(1)), (qt.Qt.Unchecked, "lesions (on request)"))
+        self.assertEqual(self.item("Liver").text(1), "trunk, head, lesions (on request)")
+        self.assertIn("on request, so tick it to segment it: X tumor", self.ui.segmentButton.toolTip)
+        self.assertRegex(self.ui.summaryLabel.text, "4 of 5 organs to segment, tasks: trunk, head")
+        item.parent().setExpanded(True)
+        self.screenshot(self.module.parent, "segment-on-request")
+        self.assertEqual(self.ordered(self.ui.segmentButton), ("trunk", "head"))
+        self.tick("X tumor")
+        self.assertEqual(self.ordered(self.ui.tickedButton), ("trunk", "head", "lesions"))
+        self.assertEqual(self.ordered(self.ui.segmentButton), ("trunk", "head"))
+
+    def ordered(self, button):
+        """The tasks that a click on ``button`` asks the worker for."""
+        with mock.patch.object(self.module.logic.segmenting, "start") as start:
+            self.click(button)
+        self.panel._queue.close()
+        self.panel._showState()
+        return start.call_args.args[0].tasks
+
     def tick(self, text, only=False):
         """Tick the organ called ``text`` in the tree."""
         if only:
             self.module.logic.session.choice.choose([])
             self.panel._tree.showTicks()
+        self.item(text).setCheckState(0, qt.Qt.Checked)
+        slicer.app.processEvents()
+
+    def item(self, text):
+        """The organ called ``text`` in the tree."""
         for branch in map(self.ui.organTree.topLevelItem, range(self.ui.organTree.topLevelItemCount)):
             for item in map(branch.child, range(branch.childCount())):
                 if item.text(0) == text:
-                    item.setCheckState(0, qt.Qt.Checked)
-                    slicer.app.processEvents()
-                    return
-        self.fail(f"the tree has no {text}")
+                    return item
+        return self.fail(f"the tree has no {text}")
 
     def test_aGroupIsTickedWithItsOrgansAndASearchLimitsBoth(self):
         choice = self.module.logic.session.choice

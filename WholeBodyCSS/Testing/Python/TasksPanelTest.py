@@ -67,6 +67,16 @@ class TasksPanelTest(WidgetTestCase):
         self.assertEqual(changes, [(), ("wholebody",)])
         self.assertFalse(self.places.hasOwn)
 
+    def test_aTaskThatRunsOnRequestSaysSo(self):
+        self.publish(Registry(self.places.writable()), "liver_tumor", 10000, on_request=True)
+        self.panel.refresh()
+        self.assertEqual(self.cells("State"), ["in use", "on request"])
+        self.select("liver_tumor")
+        self.assertIn("never by itself", self.ui.cardBrowser.plainText)
+        self.screenshot(self.panel.widget, "tasks-on-request")
+        self.select("wholebody")
+        self.assertIn("with every segmentation of the whole body", self.ui.cardBrowser.plainText)
+
     def test_aPackageIsImportedIntoARegistryOfTheUsersOwn(self):
         package = self.makePackage()
         with patch("qt.QFileDialog.getOpenFileName", return_value=str(package)):
@@ -190,7 +200,7 @@ class TasksPanelTest(WidgetTestCase):
         self.publish(Registry(other), task, label)
         return export_task(Registry(other), TaskId(task), self.folder)
 
-    def publish(self, registry, task, label):
+    def publish(self, registry, task, label, **changes):
         encoder = registry.encoder_card()
         spec = DecoderSpec(stage_channels=(2, 3), kernels=((3, 3, 3), (3, 3, 3)), convs_per_stage=(1, 1), num_organs=1)
         organ = Organ(
@@ -214,6 +224,7 @@ class TasksPanelTest(WidgetTestCase):
             provenance="12 abdominal CT of one hospital, drawn by one reader and checked by another.",
             created="2026-11-21",
             limits="Portal phase only.",
+            **changes,
         )
         weights = self.folder / f"{task}.safetensors"
         weights.write_bytes(zeros(decoder_shapes(spec, encoder.spec)))

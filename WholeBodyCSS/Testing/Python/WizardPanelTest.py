@@ -237,6 +237,22 @@ class WizardPanelTest(WidgetTestCase):
         card = self.logic.draft.organCards()["gtv"]
         self.assertEqual((card["category"]["value"], card["region"]["value"]), ("49755003", "10200004"))
 
+    def test_aLesionRunsOnRequestUnlessTheUserSaysOtherwise(self):
+        self.open()
+        self.describe()
+        ui = self.panel.organ.ui
+        ui.organSelector.setCurrentIndex(2)
+        self.assertFalse(ui.onRequestCheck.checked)
+        ui.lesionRadio.checked = True
+        self.assertTrue(ui.onRequestCheck.checked)
+        self.assertIn("--on-request", self.logic.draft.arguments())
+        self.screenshot(self.panel.widget, "wizard-on-request")
+        self.click(ui.onRequestCheck)
+        self.assertNotIn("--on-request", self.logic.draft.arguments())
+        ui.organRadio.checked = True
+        ui.lesionRadio.checked = True
+        self.assertFalse(ui.onRequestCheck.checked)
+
     def test_theCardMustNotNameAPatient(self):
         self.open()
         self.describe()

@@ -7,6 +7,8 @@ from typing import Any
 
 import qt
 
+from wbcss.protocol import OrganItem
+
 from ..OrganChoice import OrganChoice, Tick
 from ..Translation import _
 
@@ -49,7 +51,9 @@ class OrganTree:
             for organ in group.organs:
                 item = qt.QTreeWidgetItem(branch)
                 item.setText(_NAME, organ.display_name)
-                item.setText(_TASKS, ", ".join(organ.tasks))
+                item.setText(_TASKS, tasksText(organ))
+                if organ.is_on_request:
+                    item.setToolTip(_NAME, _("Runs on request: no preset ticks it, and it is ticked by itself."))
                 item.setIcon(_NAME, colorIcon(organ.color_rgb))
                 item.setData(_NAME, qt.Qt.UserRole, organ.name)
                 item.setFlags(item.flags() | qt.Qt.ItemIsUserCheckable)
@@ -88,11 +92,18 @@ class OrganTree:
             # While a search hides some of a group, its box stands for those that are shown.
             found = self._choice.matches(self._text)
             organs = next(group.organs for group in self._choice.groups() if group.name == name)
-            self._choice.tick([organ.name for organ in organs if organ.name in found], isOn)
+            shown = [organ for organ in organs if organ.name in found]
+            self._choice.tick([organ.name for organ in (self._choice.boxed(shown) if isOn else shown)], isOn)
         else:
             self._choice.tick([name], isOn)
         self.showTicks()
         self._onTicked()
+
+
+def tasksText(organ: OrganItem) -> str:
+    """The tasks that segment an organ, as in ``wholebody, sarcoma (on request)``."""
+    asked = _("{task} (on request)")
+    return ", ".join(asked.format(task=task) if task in organ.on_request else task for task in organ.tasks)
 
 
 def colorIcon(color_rgb: tuple[int, int, int]) -> Any:

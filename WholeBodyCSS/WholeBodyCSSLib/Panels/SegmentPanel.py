@@ -149,11 +149,8 @@ class SegmentPanel:
             return RunOptions(device=self._settings.device)
         return RunOptions(device=self._settings.device, quality=parameters.quality, statistics=parameters.statistics)
 
-    def _allNames(self) -> tuple[str, ...]:
-        return tuple(organ.name for organ in self._session.choice.organs)
-
     def _onSegment(self, _checked: bool = False) -> None:
-        self._start(lambda node: self._session.segment(node, self._allNames(), self._options()))
+        self._start(lambda node: self._session.segment(node, self._session.choice.usual, self._options()))
 
     def _onSegmentTicked(self, _checked: bool = False) -> None:
         names, isAdded = self._session.choice.ticked, bool(self.ui.addBox.checked)
@@ -282,7 +279,7 @@ class SegmentPanel:
         names = self._session.missing(node) if adds else ticked
         reason = self._problem or ("" if node is not None else _("Choose a CT volume first"))
         ui.segmentButton.enabled = not running and not reason
-        ui.segmentButton.toolTip = reason or _("Segment every organ{time}").format(time=self._time(self._allNames()))
+        ui.segmentButton.toolTip = reason or self._everythingText()
         ui.tickedButton.enabled = not running and not reason and bool(names)
         ui.tickedButton.toolTip = reason or _("Segment {count} organs").format(count=len(names))
         ui.runningArea.visible = running
@@ -303,10 +300,17 @@ class SegmentPanel:
 
     def _choiceText(self, names: tuple[str, ...]) -> str:
         tasks = self._session.choice.tasks(names)
-        text = _("{ticked} of {all} organs to segment").format(ticked=len(names), all=len(self._allNames()))
+        text = _("{ticked} of {all} organs to segment").format(ticked=len(names), all=len(self._session.choice.organs))
         if not names:
             return text
         return text + _(", tasks: {tasks}").format(tasks=", ".join(tasks)) + self._time(names)
+
+    def _everythingText(self) -> str:
+        """What the big button does, and what it leaves out."""
+        choice = self._session.choice
+        left = ", ".join(organ.display_name for organ in choice.organs if organ.is_on_request)
+        text = _("Segment every organ{time}").format(time=self._time(choice.usual))
+        return text + (_("; on request, so tick it to segment it: {organs}").format(organs=left) if left else "")
 
     def _time(self, names: tuple[str, ...]) -> str:
         seconds = self._session.seconds(self.ui.inputSelector.currentNode(), self._options(), names)

@@ -53,6 +53,7 @@ class WizardOrgan:
         ui.startSelector.connect("currentIndexChanged(int)", lambda _index: self.onWords())
         for edit in (ui.provenanceEdit, ui.limitsEdit):
             edit.connect("textChanged(QString)", lambda _text: self.onWords())
+        ui.onRequestCheck.connect("toggled(bool)", self.onRequest)
         ui.licenseSelector.connect("currentTextChanged(QString)", lambda _text: self.onWords())
 
     # Life of the step
@@ -116,6 +117,11 @@ class WizardOrgan:
         )
         self._onChanged()
 
+    def onRequest(self, isOn: bool) -> None:
+        if not self._isFilling:
+            self._logic.draft = replace(self._logic.draft, onRequest=bool(isOn))
+            self._onChanged()
+
     # What is shown
 
     def showOrgan(self) -> None:
@@ -135,6 +141,7 @@ class WizardOrgan:
         finally:
             self._isFilling = False
         self._showCode(organ)
+        self._showOnRequest()
         if not organ.isKnown:
             self.ui.searchEdit.text = organ.title if organ.code is None else organ.code.display_name
         self.showHits()
@@ -150,6 +157,12 @@ class WizardOrgan:
     def _showCode(self, organ: OrganDraft) -> None:
         text = organ.codeText
         self.ui.codeLabel.text = _("{code} (from the catalogue)").format(code=text) if organ.isKnown else text
+
+    def _showOnRequest(self) -> None:
+        """Follows the kind of the organs until the user has said something else."""
+        wasBlocked = self.ui.onRequestCheck.blockSignals(True)
+        self.ui.onRequestCheck.checked = self._logic.draft.isOnRequest
+        self.ui.onRequestCheck.blockSignals(wasBlocked)
 
     def _showButtons(self) -> None:
         self.ui.takeCodeButton.enabled = self.ui.hitList.currentRow >= 0
@@ -167,4 +180,5 @@ class WizardOrgan:
         self._logic.draft = self._logic.draft.withOrgan(changed)
         self.ui.organSelector.setItemText(self.ui.organSelector.currentIndex, changed.title)
         self._showCode(changed)
+        self._showOnRequest()
         self._onChanged()
