@@ -5,10 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +12,7 @@ import numpy as np
 import pytest
 import tiny_cases
 import tiny_enrollment
-from process_runs import ENVIRONMENT, torchrun
+from process_runs import kill_after, torchrun
 
 from wbcss.registry import Registry, StagedTask
 from wbcss.specs import spec_to_json
@@ -84,7 +80,7 @@ def test_a_task_is_trimmed(command: list[str], tmp_path: Path, capsys: Capture) 
     out = capsys.readouterr().out
     card = registry.card(tiny_enrollment.TASK)
     assert card.title == "belly@2"
-    assert max(card.spec.stage_channels) < 4
+    assert card.spec.convs_per_stage == (0, 1)
     assert (card.license, card.limits, card.organs) == (first.license, first.limits, first.organs)
     assert card.provenance == "tiny bodies Made smaller: belly@1 taught it on 3 case(s)."
     assert "belly@2 is published in " in out
@@ -154,8 +150,8 @@ def test_an_enrolment_trims_unless_it_is_told_not_to(
     record = json.loads((tmp_path / "run" / "trim" / "run.json").read_text())["identity"]["trim"]
     assert (record["budget"], record["tolerance"]) == (0.5, 0.005)
     assert "trim" in json.loads((tmp_path / "run" / "run.json").read_text())["estimate"]
-    # Four channels are one multiple, so there is nothing to take away from this decoder.
-    assert lines[-1]["trimming"] == {}
+    # Four channels are one multiple, so all that can be taken away is the convolutions of the finest level.
+    assert [step["spec"]["convs_per_stage"] for step in lines[-1]["trimming"]["steps"]] == [[0, 1]]
     command[command.index("--run") + 1] = str(tmp_path / "untrimmed")
     assert main(["enroll", *command, "--no-trim"]) == 0
     assert not (tmp_path / "untrimmed" / "trim").exists()
@@ -231,30 +227,10 @@ def test_a_task_is_trimmed_by_two_processes(command: list[str], tmp_path: Path) 
     decoder_of(tmp_path)
 
 
-LONGER = ["--steps", "12", "--tolerance", "1", "--budget", "0.3", "--shrink", "0.7", "--multiple", "1"]
-STEP = '"trimming to '
-MOMENTS = ('"encoded', '"done', *(f"{STEP}{step}" for step in ("3-3", "3-3", "2-2", "1-1", "1-1: done")))
+LONGER = ["--steps", "12", "--tolerance", "1", "--budget", "0.3", "--shrink", "0.7", "--multiple", "1", "--keep-finest"]
+STEP = "trimming to "
+MOMENTS = ("encoded", "done", *(f"{STEP}{step}" for step in ("3-3", "3-3", "2-2", "1-1", "1-1: done")))
 """What a run says when it begins to encode, when it has judged the full decoder, and in each of three steps."""
-
-
-def kill_after(command: list[str], word: str, *, delay_s: float) -> bool:
-    """Start ``command``, wait until it says ``word``, wait a little more, kill it; whether it still lived."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "wbcss_training.cli", "trim", *command, "--resume", "--json"],
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if f'"stage": {word}' in line:
-            break
-    time.sleep(delay_s)
-    lived = process.poll() is None
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
-    return lived
 
 
 @pytest.mark.slow
@@ -267,7 +243,7 @@ def test_killed_at_random_moments_a_trimming_ends_with_the_same_bits(
     decoder, kills = decoder_of(tmp_path / "whole"), 0
     command = [*moved(learned, tmp_path / "killed"), *LONGER]
     for word in MOMENTS:
-        kills += kill_after(command, word, delay_s=float(rng.exponential(0.1)))
+        kills += kill_after(["trim", *command], word, delay_s=float(rng.exponential(0.1)))
         assert Registry(tmp_path / "killed" / "registry").verify() == []
     assert main(["trim", *command, "--resume"]) == 0
     assert decoder_of(tmp_path / "killed") == decoder

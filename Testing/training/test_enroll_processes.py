@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +11,7 @@ import tiny_cases
 import tiny_enrollment
 import tiny_training
 import torch
-from process_runs import ENVIRONMENT, newest, torchrun
+from process_runs import kill_after, newest, torchrun
 
 from wbcss.nn.encoder import Encoder, freeze
 from wbcss.registry import Registry
@@ -99,28 +95,8 @@ def test_a_task_is_enrolled_by_two_processes(tmp_path: Path) -> None:
     decoder_of(tmp_path)
 
 
-MOMENTS = ('"encoded', '"step', '"case', '"proving')
+MOMENTS = ("encoded", "step", "case", "proving")
 """What a run says when it begins to encode, train, validate and publish."""
-
-
-def kill_after(command: list[str], word: str, *, delay_s: float) -> bool:
-    """Start ``command``, wait until it says ``word``, wait a little more, kill it; whether it still lived."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "wbcss_training.cli", "enroll", *command, "--resume", "--json"],
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if f'"stage": {word}' in line:
-            break
-    time.sleep(delay_s)
-    lived = process.poll() is None
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
-    return lived
 
 
 @pytest.mark.slow
@@ -140,7 +116,7 @@ def test_killed_at_20_random_moments_a_run_ends_with_the_same_bits(tmp_path: Pat
         shutil.copytree(untouched, killed / "registry")
         moved = [word.replace(f"{whole}/r", f"{killed}/r") for word in command]  # registry and run, not the cases
         for word in MOMENTS:
-            kills += kill_after(moved, word, delay_s=float(rng.exponential(0.15)))
+            kills += kill_after(["enroll", *moved], word, delay_s=float(rng.exponential(0.15)))
             assert Registry(killed / "registry").verify() == []
         assert main(["enroll", *moved, "--resume"]) == 0
         assert decoder_of(killed) == decoder
