@@ -28,7 +28,7 @@ STRANGE = "unlike_training"
 GOAL = 0.05
 """Healthy organs that may be called unlike the training data, at most."""
 
-_HEIGHT, _GAP = 320, 8
+_SIDE, _GAP, _WIDE_MM = 240, 8, 160.0
 
 
 def false_alarms(trial: AnomalyTrial) -> dict[str, Any]:
@@ -227,33 +227,42 @@ def write_anomalies(trial: AnomalyTrial, folder: Path) -> tuple[Path, Path]:
 
 
 def save_picture(folder: Path, number: int, organ: OrganName, volume: Volume, fault: Fault) -> Path:
-    """Write ``case_N_KIND.png``: the scan as it is and with the fault, coronal and axial through its middle.
+    """Write ``case_N_KIND_ORGAN.png``: around the fault, without and with it, coronal, then axial; black is outside.
 
     Shows a patient's anatomy: for the folder of the one who asked, and nowhere else.
     """
     views = [view for across in (1, 2) for view in (_slice(volume, fault, across), _slice(fault.volume, fault, across))]
-    picture = Image.new("L", (sum(view.width for view in views) + _GAP * (len(views) - 1), _HEIGHT))
-    left = 0
-    for view in views:
-        picture.paste(view, (left, 0))
-        left += view.width + _GAP
+    picture = Image.new("L", ((_SIDE + _GAP) * len(views) - _GAP, _SIDE))
+    for place, view in enumerate(views):
+        picture.paste(Image.fromarray(view), ((_SIDE + _GAP) * place, 0))
     path = folder / f"case_{number}_{fault.kind}_{organ}.png"
     with atomic_path(path) as temporary:
         picture.save(temporary, format="png")
     return path
 
 
-def _slice(volume: Volume, fault: Fault, across: int) -> Image.Image:
-    """A slice across axis A (1, coronal) or S (2, axial) at the fault's place; the patient's right is on the left."""
+def _slice(volume: Volume, fault: Fault, across: int) -> npt.NDArray[np.uint8]:
+    """Square around the fault's place across A (1, coronal) or S (2, axial), as wide in mm whatever the scan's grid is.
+
+    The patient's right is on the left, front or head up; nearest voxels.
+    """
     orientation = canonical_orientation(volume.affine)
     hu = orientation.view(volume.voxels)
-    at = np.linalg.solve(volume.affine, np.array([*fault.place_ras_mm, 1.0]))[orientation.permutation[across]]
-    size = hu.shape[across]
-    index = int(np.clip(round(float(size - 1 - at if orientation.flips[across] else at)), 0, size - 1))
-    up = 3 - across
-    plane: npt.NDArray[Any] = np.take(hu, index, axis=across).T[::-1, ::-1].astype(np.float64)
+    native = np.linalg.solve(volume.affine, np.array([*fault.place_ras_mm, 1.0]))
+    away_mm = ((np.arange(_SIDE) + 0.5) / _SIDE - 0.5) * _WIDE_MM
+    index, inside = [], []
+    for row, axis in enumerate(orientation.permutation):
+        middle = hu.shape[row] - 1 - native[axis] if orientation.flips[row] else native[axis]
+        offset_mm = np.zeros(1) if row == across else -away_mm  # R and the top of the picture come first
+        at = np.rint(middle + offset_mm / volume.spacing_mm[axis]).astype(int)
+        index.append(np.clip(at, 0, hu.shape[row] - 1))
+        inside.append((at >= 0) & (at < hu.shape[row]))
+    plane = np.squeeze(hu[np.ix_(*index)], axis=across).T.astype(np.float64)
+    right, front, up = (part.reshape([-1 if n == row else 1 for n in range(3)]) for row, part in enumerate(inside))
+    seen = np.squeeze(right & front & up, axis=across).T
     is_other = fault.kind in WHOLE_SCAN and volume is fault.volume
     low, high = (0.0, max(1e-6, float(np.percentile(volume.voxels, 99.5)))) if is_other else WINDOW_HU
-    gray = (np.clip((plane - low) / (high - low), 0, 1) * 255).astype(np.uint8)
-    wide_mm, high_mm = (hu.shape[a] * volume.spacing_mm[orientation.permutation[a]] for a in (0, up))
-    return Image.fromarray(gray).resize((max(1, round(_HEIGHT * wide_mm / high_mm)), _HEIGHT))
+    gray: npt.NDArray[np.uint8] = (np.where(seen, np.clip((plane - low) / (high - low), 0, 1), 0) * 255).astype(
+        np.uint8
+    )
+    return gray
