@@ -18,6 +18,7 @@ from wbcss_training.continual.sequence import read_sequence, sequence_to_json
 from wbcss_training.plan import chosen_cases
 
 PLANS = Path(__file__).resolve().parents[3] / "Training" / "plans"
+SHIPPED = ("openkbp", "wholebody", "openkbp_few_shot", "openkbp_twenty", "openkbp_twenty_long")
 
 
 def test_a_sequence_says_tasks_networks_and_budget(tmp_path: Path) -> None:
@@ -100,7 +101,7 @@ def test_a_missing_sequence_is_refused(tmp_path: Path) -> None:
         read_sequence(tmp_path / "none.json")
 
 
-@pytest.mark.parametrize("name", ["openkbp", "wholebody", "openkbp_few_shot"])
+@pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_sequence_can_be_read_and_its_organs_are_in_the_catalogue(name: str) -> None:
     sequence = read_sequence(PLANS / f"{name}.json")
     assert len(find(sequence.organs)) == len(sequence.organs)
@@ -132,7 +133,7 @@ def test_the_whole_body_sequence_learns_more_than_143_organs_in_four_tasks() -> 
 
 @pytest.mark.data
 def test_every_scan_of_the_shipped_sequences_is_there(shared_data: Path) -> None:
-    for name in ("openkbp", "wholebody", "openkbp_few_shot"):
+    for name in SHIPPED:
         for task in read_sequence(PLANS / f"{name}.json").tasks:
             for source in (task.source, task.validation):
                 if source["kind"] == "cases":
