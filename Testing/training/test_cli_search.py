@@ -132,9 +132,9 @@ def test_a_sweep_trains_every_width_and_keeps_the_budget(command: list[str], tmp
     assert main(["search", *command, "--sweep", "--steps", "2", "--json"]) == 0
     last = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert last == report(tmp_path)
-    assert [row["spec"]["stage_channels"] for row in last["candidates"]] == [[4, 6], [2, 3], [1, 2], [1, 1]]
+    assert [row["spec"]["stage_channels"] for row in last["candidates"]] == 2 * [[4, 6], [2, 3], [1, 2], [1, 1]]
     assert last["shares"]["seconds"] <= 0.3
-    assert (tmp_path / "run" / "search.md").read_text().count("| width ") == 4
+    assert (tmp_path / "run" / "search.md").read_text().count("| width ") == 8
 
 
 def test_a_comparison_has_a_pair_of_equal_cost_for_every_seed(
@@ -145,8 +145,11 @@ def test_a_comparison_has_a_pair_of_equal_cost_for_every_seed(
     assert [pair["searched"]["seed"] for pair in facts["seeds"]] == [0, 1]
     for pair in facts["seeds"]:
         swept, searched = pair["one width"], pair["searched"]
-        narrowest = swept["spec"]["stage_channels"] == [1, 1]
-        assert narrowest or swept["cost"]["seconds"] <= searched["cost"]["seconds"]
+        bare = pair["one width bare"]
+        assert (bare["spec"]["convs_per_stage"][0], swept["spec"]["convs_per_stage"][0]) == (0, 2)
+        for simple in (swept, bare):
+            narrowest = simple["spec"]["stage_channels"] == [1, 1]
+            assert narrowest or simple["cost"]["seconds"] <= searched["cost"]["seconds"]
     assert "difference: Dice " in capsys.readouterr().out
 
 

@@ -18,7 +18,7 @@ from wbcss_training.search.expected import space_parts
 from wbcss_training.search.latency import empty_table
 from wbcss_training.search.measuring import measure_decoder, measure_part
 from wbcss_training.search.parts import Part, parts_of
-from wbcss_training.search.space import LevelChoice, SearchSpace, full_decoder, scaled_decoder
+from wbcss_training.search.space import LevelChoice, SearchSpace, full_decoder, scaled_decoder, without_finest
 
 CPU = torch.device("cpu")
 
@@ -117,7 +117,9 @@ def timed_specs(rng: np.random.Generator) -> list[DecoderSpec]:
         [options[int(rng.integers(len(options)))] for options in (all_choices(space, level) for level in range(2))]
         for _ in range(4)
     ]
-    return [full, scaled_decoder(full, 0.5), scaled_decoder(full, 0.75), *(space.spec(levels) for levels in drawn)]
+    bare = without_finest(full)
+    widths = [full, scaled_decoder(full, 0.5), scaled_decoder(full, 0.75), bare, scaled_decoder(bare, 0.25)]
+    return [*widths, *(space.spec(levels) for levels in drawn)]
 
 
 @pytest.mark.slow

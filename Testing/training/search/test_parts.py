@@ -11,7 +11,7 @@ from wbcss.nn.decoder import Decoder
 from wbcss.specs import DecoderSpec
 from wbcss_training.continual.cost import decoder_cost
 from wbcss_training.search.parts import level_shape, parts_of
-from wbcss_training.search.space import KERNELS, LevelChoice, SearchSpace, full_decoder, scaled_decoder
+from wbcss_training.search.space import KERNELS, LevelChoice, SearchSpace, full_decoder, scaled_decoder, without_finest
 
 
 def random_spec(rng: np.random.Generator) -> DecoderSpec:
@@ -23,7 +23,7 @@ def random_spec(rng: np.random.Generator) -> DecoderSpec:
     return DecoderSpec(
         stage_channels=tuple(int(n) for n in rng.integers(1, 9, levels)),
         kernels=tuple(pair[0] for pair in chosen),
-        convs_per_stage=tuple(int(n) for n in rng.integers(1, 4, levels)),
+        convs_per_stage=tuple(int(n) for n in rng.integers(0, 4, levels)),
         num_organs=int(rng.integers(1, 6)),
         then_kernels=then if any(then) else (),
     )
@@ -33,6 +33,7 @@ def test_promised_parameters_are_those_of_the_built_decoder_for_50_random_specs(
     specs = [random_spec(rng) for _ in range(50)]
     assert len(set(specs)) > 40
     assert any(spec.then_kernels for spec in specs)
+    assert sum(0 in spec.convs_per_stage for spec in specs) > 10
     for spec in specs:
         built = sum(p.numel() for p in Decoder(spec, tiny_search.ENCODER).parameters())
         assert sum(part.parameters for part in parts_of(spec, tiny_search.ENCODER)) == built
@@ -55,7 +56,12 @@ def test_a_level_has_the_shape_of_its_skip() -> None:
 
 def test_a_space_lists_every_width_once_and_the_full_choice_first() -> None:
     assert [tiny_search.SPACE.widths(level) for level in range(2)] == [(4, 2, 1), (6, 3, 2, 1)]
-    assert [tiny_search.SPACE.counts(level) for level in range(2)] == [(2, 1), (1,)]
+    assert [tiny_search.SPACE.counts(level) for level in range(2)] == [(2, 1, 0), (1,)]
+    one = SearchSpace(encoder=tiny_search.ENCODER, full=full_decoder(tiny_search.ENCODER, num_organs=1))
+    assert [one.counts(level) for level in range(2)] == [(2, 1, 0), (2, 1)]
+    shallow = DecoderSpec(stage_channels=(4,), kernels=((3, 3, 3),), convs_per_stage=(2,), num_organs=1)
+    assert SearchSpace(encoder=tiny_search.ENCODER, full=shallow).counts(0) == (2, 1)
+    assert without_finest(shallow) == shallow
 
 
 def test_choices_become_the_spec_that_they_name() -> None:
@@ -70,6 +76,11 @@ def test_choices_become_the_spec_that_they_name() -> None:
     )
     largest = LevelChoice(width=4, kernel="3x3x3", count=2)
     assert tiny_search.SPACE.spec([largest, full]) == tiny_search.FULL
+    bare = [LevelChoice(width=4, kernel=kernel, count=0) for kernel in KERNELS]
+    assert {tiny_search.SPACE.spec([level, full]) for level in bare} == {without_finest(tiny_search.FULL)}
+    split_below = tiny_search.SPACE.spec([split, LevelChoice(width=6, kernel="1x3x3+3x1x1", count=1)])
+    assert without_finest(split_below).then_kernels == ((), (1, 1, 3))
+    assert without_finest(split_below).block_kernels(0) == ()
     with pytest.raises(SpecError, match="each of the 2 levels needs one choice, got 1"):
         tiny_search.SPACE.spec([full])
 

@@ -40,8 +40,9 @@ def cut_out(search: SearchDecoder, levels: list[LevelChoice]) -> Decoder:
     with torch.no_grad():
         for n, level in enumerate(levels):
             width, full = level.width, SPACE.full.stage_channels[n]
-            decoder.ups[n].weight.copy_(search.ups[n].weight[: below[n], :width])  # type: ignore[operator,union-attr,index]
-            decoder.ups[n].bias.copy_(search.ups[n].bias[:width])  # type: ignore[operator,union-attr,index]
+            up = search.ups[n] if level.count else search.bare_ups[str(n)]
+            decoder.ups[n].weight.copy_(up.weight[: below[n], :width])  # type: ignore[operator,union-attr,index]
+            decoder.ups[n].bias.copy_(up.bias[:width])  # type: ignore[operator,union-attr,index]
             then = KERNELS[level.kernel][1]
             blocks = list(decoder.stages[n])  # type: ignore[arg-type]
             for number in range(level.count):

@@ -24,7 +24,7 @@ from wbcss_training.search.accuracy import mean_dice, pool_dice
 from wbcss_training.search.candidate import Candidate, Classroom
 from wbcss_training.search.compare import Pair, candidate_table, comparison_json, comparison_markdown
 from wbcss_training.search.costmodel import DecoderCost
-from wbcss_training.search.space import scaled_decoder
+from wbcss_training.search.space import scaled_decoder, without_finest
 from wbcss_training.search.sweep import pick, sweep_widths, widest_within
 
 
@@ -142,7 +142,9 @@ def classroom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Classroom:
 
 def test_every_width_is_trained_once(classroom: Classroom, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = sweep_widths(classroom, tiny_search.SPACE, tmp_path / "run", seed=3)
-    assert [c.spec.stage_channels for c in found] == [(4, 6), (2, 3), (1, 2), (1, 1)]
+    assert [c.spec.stage_channels for c in found] == 2 * [(4, 6), (2, 3), (1, 2), (1, 1)]
+    assert [c.spec.convs_per_stage for c in found] == [(2, 1)] * 4 + [(0, 1)] * 4
+    assert [c.name for c in found[3:5]] == ["width 1", "width 4 bare"]
     assert [c.cost for c in found] == [classroom.model.cost(c.spec) for c in found]
     assert all(0 <= c.dice <= 1 and c.seed == 3 and c.measured_s is None for c in found)
     monkeypatch.setattr("wbcss_training.search.candidate.train_in_rounds", None)  # nothing is trained again
@@ -182,6 +184,7 @@ PAIRS = [
     Pair(
         searched=candidate(2, seconds=0.2, dice=0.90 + 0.01 * seed, seed=seed, name="searched", measured_s=0.25),
         swept=candidate(3, seconds=0.2, dice=0.89, seed=seed, name="one width"),
+        bare=candidate(5, seconds=0.2, dice=0.93 - 0.02 * seed, seed=seed, name="one width bare"),
     )
     for seed in range(3)
 ]
@@ -191,6 +194,7 @@ def test_the_comparison_has_mean_and_spread_over_seeds() -> None:
     facts = comparison_json(PAIRS, full_seconds=1.0, budget=0.2)
     assert facts["dice"]["searched"] == {"mean": pytest.approx(0.91), "sd": pytest.approx(0.01)}
     assert facts["dice"]["difference"] == {"mean": pytest.approx(0.02), "sd": pytest.approx(0.01)}
+    assert facts["dice"]["difference to bare"] == {"mean": pytest.approx(0), "sd": pytest.approx(0.03)}
     assert len(json.loads(json.dumps(facts))["seeds"]) == 3
     assert comparison_json(PAIRS[:1], full_seconds=1.0, budget=0.2)["dice"]["searched"]["sd"] is None
 
@@ -205,6 +209,8 @@ def test_the_table_says_what_every_decoder_is_and_costs() -> None:
     split = dataclasses.replace(tiny_search.FULL, kernels=((3, 3, 1), (3, 3, 3)), then_kernels=((1, 1, 3), ()))
     row = candidate_table([candidate(4, seconds=0.1, dice=0.5, spec=split)], 1.0).splitlines()[-1]
     assert "| 4-6 | 1x3x3+3x1x1 3x3x3 | 2-1 | 100.0 ms (10.0%) | - |" in row
+    bare = candidate(4, seconds=0.1, dice=0.5, spec=without_finest(tiny_search.FULL))
+    assert "| 4-6 | none 3x3x3 | 0-1 | 100.0 ms" in candidate_table([bare], 1.0)
     heads, rule = candidate_table([], 1.0).splitlines()
     assert heads.count("|") == rule.count("|") == row.count("|")
 

@@ -47,12 +47,15 @@ def add_parser(commands: argparse._SubParsersAction[OneLineParser]) -> None:
     )
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument(
-        "--sweep", action="store_true", help="instead train four widths and keep the cheapest within --tolerance"
+        "--sweep",
+        action="store_true",
+        help="instead train four widths, with and without convolutions at the finest level, and keep the cheapest "
+        "within --tolerance",
     )
     mode.add_argument(
         "--compare",
         action="store_true",
-        help="search for every seed and train the result against one width at its cost",
+        help="search for every seed and train the result against one width at its cost, with and without these",
     )
     parser.add_argument("--seeds", type=_seeds, default=(0, 1, 2), metavar="N,N", help="of --compare (default: 0,1,2)")
     parser.add_argument(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from .candidate import Candidate
 
-SEARCHED, SWEPT = "searched", "one width"
+SEARCHED, SWEPT, BARE = "searched", "one width", "one width bare"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,22 +20,29 @@ class Pair:
     Attributes:
         searched: The decoder that the search of this seed found.
         swept: The decoder of one width share for all levels that is predicted to take as long.
+        bare: The same with a finest level that is its transposed convolution alone.
     """
 
     searched: Candidate
     swept: Candidate
+    bare: Candidate
+
+    @property
+    def by_name(self) -> Mapping[str, Candidate]:
+        """In the order of the table."""
+        return {SEARCHED: self.searched, SWEPT: self.swept, BARE: self.bare}
 
 
 def comparison_json(pairs: Sequence[Pair], *, full_seconds: float, budget: float) -> dict[str, Any]:
-    """Plain JSON values: every candidate, and mean and spread of Dice and of the difference."""
+    """Plain JSON values: every candidate, and mean and spread of Dice and of both differences."""
     return {
         "budget": budget,
         "full_seconds": full_seconds,
-        "seeds": [{SEARCHED: pair.searched.to_json(), SWEPT: pair.swept.to_json()} for pair in pairs],
+        "seeds": [{name: candidate.to_json() for name, candidate in pair.by_name.items()} for pair in pairs],
         "dice": {
-            SEARCHED: _spread([pair.searched.dice for pair in pairs]),
-            SWEPT: _spread([pair.swept.dice for pair in pairs]),
+            **{name: _spread([pair.by_name[name].dice for pair in pairs]) for name in (SEARCHED, SWEPT, BARE)},
             "difference": _spread([pair.searched.dice - pair.swept.dice for pair in pairs]),
+            "difference to bare": _spread([pair.searched.dice - pair.bare.dice for pair in pairs]),
         },
     }
 
@@ -48,7 +55,7 @@ def _spread(values: Sequence[float]) -> dict[str, float | None]:
 
 def comparison_markdown(pairs: Sequence[Pair], *, full_seconds: float, budget: float) -> str:
     """The same as a table for people."""
-    rows = [candidate for pair in pairs for candidate in (pair.searched, pair.swept)]
+    rows = [candidate for pair in pairs for candidate in pair.by_name.values()]
     spreads = comparison_json(pairs, full_seconds=full_seconds, budget=budget)["dice"]
     title = f"# Searched against one width, at most {budget:.0%} of the full decoder's time"
     return (
@@ -74,9 +81,10 @@ def candidate_table(candidates: Sequence[Candidate], full_seconds: float) -> str
 def _row(candidate: Candidate, full_seconds: float) -> str:
     spec, cost = candidate.spec, candidate.cost
     kernels = []
-    for level, kernel in enumerate(spec.kernels):
+    for level, (kernel, count) in enumerate(zip(spec.kernels, spec.convs_per_stage, strict=True)):
         then = spec.then_kernels[level] if spec.then_kernels else ()
-        kernels.append("+".join("x".join(str(n) for n in reversed(k)) for k in (kernel, then) if k))
+        named = "+".join("x".join(str(n) for n in reversed(k)) for k in (kernel, then) if k)
+        kernels.append(named if count else "none")
     cells = [
         str(candidate.seed),
         candidate.name,

@@ -58,8 +58,9 @@ class SpaceCosts:
         total = torch.zeros((), dtype=torch.float64)
         for costs, chosen, counts in reversed(list(zip(self._levels, levels, self._counts(), strict=True))):
             widths, kernels, depth = (p.cpu().double() for p in (chosen.widths, chosen.kernels, chosen.counts))
-            further = (depth * (counts - 1)).sum()
-            total = total + below @ costs.up @ widths + kernels @ (costs.first + further * costs.further) @ widths
+            first, further = (depth * (counts > 0)).sum(), (depth * (counts - 1).clamp_min(0)).sum()
+            blocks = first * costs.first + further * costs.further
+            total = total + below @ costs.up @ widths + kernels @ blocks @ widths
             below = widths
         return total + (levels[0].widths.cpu().double() * self._heads).sum()
 
@@ -87,19 +88,10 @@ class SpaceCosts:
         return max(affordable, key=lambda path: (path.log_probability, -path.cost)).choices
 
     def _extended(self, below: list[list[_Path]], level: int, chosen: LevelProbabilities) -> list[list[_Path]]:
-        costs, space = self._levels[level], self.space
-        logs = [[_log(p) for p in group.tolist()] for group in (chosen.widths, chosen.kernels, chosen.counts)]
+        costs = self._levels[level]
         extended: list[list[_Path]] = []
-        for w, width in enumerate(space.widths(level)):
-            options = [
-                (
-                    float(costs.first[k, w] + (count - 1) * costs.further[k, w]),
-                    logs[0][w] + logs[1][k] + logs[2][n],
-                    LevelChoice(width=width, kernel=kernel, count=count),
-                )
-                for k, kernel in enumerate(space.kernels)
-                for n, count in enumerate(space.counts(level))
-            ]
+        for w in range(len(self.space.widths(level))):
+            options = self._options(level, w, chosen)
             extended.append(
                 _undominated(
                     [
@@ -115,6 +107,23 @@ class SpaceCosts:
                 )
             )
         return extended
+
+    def _options(self, level: int, w: int, chosen: LevelProbabilities) -> list[tuple[float, float, LevelChoice]]:
+        """Cost of the blocks, log probability and choice of everything that a level of width number ``w`` can be."""
+        costs, space = self._levels[level], self.space
+        widths, kernels, counts = (
+            [_log(p) for p in group.tolist()] for group in (chosen.widths, chosen.kernels, chosen.counts)
+        )
+        options: list[tuple[float, float, LevelChoice]] = []
+        for n, count in enumerate(space.counts(level)):
+            log, width = widths[w] + counts[n], space.widths(level)[w]
+            if count == 0:  # whatever the kernel, it is one decoder
+                options.append((0.0, log, LevelChoice(width=width, kernel=space.kernels[0], count=0)))
+                continue
+            for k, kernel in enumerate(space.kernels):
+                cost = float(costs.first[k, w] + (count - 1) * costs.further[k, w])
+                options.append((cost, log + kernels[k], LevelChoice(width=width, kernel=kernel, count=count)))
+        return options
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,8 @@ class LevelChoice:
 
     Attributes:
         width: Channels.
-        kernel: Of its convolutions.
-        count: How many there are; with two kernels, how many pairs.
+        kernel: Of its convolutions; without one it says nothing.
+        count: How many there are; with two kernels, how many pairs. 0 is the transposed convolution alone.
     """
 
     width: int
@@ -79,17 +79,27 @@ class SearchSpace:
         return tuple(KERNELS)
 
     def counts(self, level: int) -> tuple[int, ...]:
-        """Depths to choose from, the full one first."""
-        return tuple(range(self.full.convs_per_stage[level], 0, -1))
+        """Depths to choose from, the full one first.
+
+        The finest level may do without convolutions, above a level that has read the encoder: they are most of a
+        decoder's arithmetic.
+        """
+        full = self.full.convs_per_stage[level]
+        least = 0 if level == 0 and self.num_levels > 1 else min(1, full)
+        return tuple(range(full, least - 1, -1))
 
     def spec(self, levels: Sequence[LevelChoice]) -> DecoderSpec:
-        """The decoder of these choices, finest level first."""
+        """The decoder of these choices, finest level first; the kernel of a level without convolutions is the full one.
+
+        So decoders that compute the same have the same spec.
+        """
         if len(levels) != self.num_levels:
             raise SpecError(f"each of the {self.num_levels} levels needs one choice, got {len(levels)}")
-        then = tuple(KERNELS[choice.kernel][1] for choice in levels)
+        kernels = [KERNELS[choice.kernel] if choice.count else (_FULL, ()) for choice in levels]
+        then = tuple(pair[1] for pair in kernels)
         return DecoderSpec(
             stage_channels=tuple(choice.width for choice in levels),
-            kernels=tuple(KERNELS[choice.kernel][0] for choice in levels),
+            kernels=tuple(pair[0] for pair in kernels),
             convs_per_stage=tuple(choice.count for choice in levels),
             num_organs=self.full.num_organs,
             then_kernels=then if any(then) else (),
@@ -112,3 +122,12 @@ def scaled_decoder(full: DecoderSpec, share: float) -> DecoderSpec:
     if not 0 < share <= 1:
         raise SpecError(f"the share of the channels must be above 0 and at most 1, got {share}")
     return replace(full, stage_channels=tuple(max(1, round(share * width)) for width in full.stage_channels))
+
+
+def without_finest(full: DecoderSpec) -> DecoderSpec:
+    """``full`` with a finest level that is its transposed convolution alone; of one level only, ``full`` itself."""
+    if len(full.stage_channels) == 1:
+        return full
+    then = ((), *full.then_kernels[1:]) if any(full.then_kernels[1:]) else ()
+    kernels = (_FULL, *full.kernels[1:])
+    return replace(full, kernels=kernels, convs_per_stage=(0, *full.convs_per_stage[1:]), then_kernels=then)

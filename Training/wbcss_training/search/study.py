@@ -24,13 +24,13 @@ from ..casepools import encode_case_pools
 from ..enrollment import EnrollmentRequest, Schedule, schedule_of
 from ..runfolder import RunFolder
 from .candidate import Candidate, Classroom
-from .compare import SEARCHED, SWEPT, Pair, candidate_table, comparison_json, comparison_markdown
+from .compare import BARE, SEARCHED, SWEPT, Pair, candidate_table, comparison_json, comparison_markdown
 from .costmodel import CostModel, DecoderCost
 from .expected import Budget, space_parts
 from .latency import cache_folder, measured_table, read_table, write_table
 from .run import SearchJob, search_decoder
 from .searcher import SearchConfig
-from .space import SearchSpace
+from .space import SearchSpace, without_finest
 from .sweep import pick, sweep_widths, widest_within
 
 SPEC = "decoder.json"
@@ -237,17 +237,22 @@ class _Study:
         return self._report(chosen.spec, budget, candidates)
 
     def compared(self, classroom: Classroom, budget: Budget) -> StudyReport:
-        """Per seed: search, then train what was found and the one width of equal cost alike."""
+        """Per seed: search, then train what was found and the decoders of one width of equal cost alike."""
         pairs = []
-        count = 3 * len(self.request.seeds)
+        count = 4 * len(self.request.seeds)
         for number, seed in enumerate(self.request.seeds):
             parts = [
-                _between(self.progress, *(_ENCODED + (1 - _ENCODED) * (3 * number + n + end) / count for end in (0, 1)))
-                for n in range(3)
+                _between(self.progress, *(_ENCODED + (1 - _ENCODED) * (4 * number + n + end) / count for end in (0, 1)))
+                for n in range(4)
             ]
             root = self.folder.root / f"seed-{seed}"
             spec = self._search(classroom, budget, root / "search", seed, parts[0])
-            equal = widest_within(budget.model, self.space.full, limit_s=budget.model.cost(spec).seconds)
+            full, limit_s = self.space.full, budget.model.cost(spec).seconds
+            specs = {
+                SEARCHED: spec,
+                SWEPT: widest_within(budget.model, full, limit_s=limit_s),
+                BARE: widest_within(budget.model, without_finest(full), limit_s=limit_s),
+            }
             found = {
                 name: classroom.candidate(
                     candidate,
@@ -257,14 +262,14 @@ class _Study:
                     progress=part,
                     cancelled=self.cancelled,
                 )
-                for name, candidate, part in ((SEARCHED, spec, parts[1]), (SWEPT, equal, parts[2]))
+                for (name, candidate), part in zip(specs.items(), parts[1:], strict=True)
             }
-            pairs.append(Pair(searched=found[SEARCHED], swept=found[SWEPT]))
+            pairs.append(Pair(searched=found[SEARCHED], swept=found[SWEPT], bare=found[BARE]))
         report = self._report(pairs[0].searched.spec, budget, ())
         facts = {"full_seconds": budget.full_seconds, "budget": budget.share}
         return dataclasses.replace(
             report,
-            candidates=tuple(candidate for pair in pairs for candidate in (pair.searched, pair.swept)),
+            candidates=tuple(candidate for pair in pairs for candidate in pair.by_name.values()),
             facts={**report.facts, "comparison": comparison_json(pairs, **facts)},
             text=comparison_markdown(pairs, **facts),
         )

@@ -23,8 +23,9 @@ class SearchDecoder(nn.Module):
 
     Widths are masks on the first channels of shared weights (FBNetV2: Wan et al., CVPR 2020, section 3.1). The kernel
     1x3x3 is the middle slice of the 3x3x3 one (Single-Path NAS: Stamoulis et al., ECML PKDD 2019, section 3), so a
-    mixture of both is one convolution. With one-hot mixtures it computes exactly what the chosen ``Decoder`` computes
-    with the leading channels of the same weights.
+    mixture of both is one convolution. A level that may do without convolutions has a second transposed convolution
+    for that case, as the head then reads it itself. With one-hot mixtures it computes exactly what the chosen
+    ``Decoder`` computes with the leading channels of the same weights.
     """
 
     def __init__(self, space: SearchSpace) -> None:
@@ -35,10 +36,14 @@ class SearchDecoder(nn.Module):
         self.ups = nn.ModuleList()
         self.stages = nn.ModuleList()
         self.thens = nn.ModuleList()
+        self.bare_ups = nn.ModuleDict()
         for level, width in enumerate(full.stage_channels):
             stride = encoder.strides[level + 1]
             self.ups.append(nn.ConvTranspose3d(below[level], width, stride, stride=stride))
-            sources = [width + encoder.stage_channels[level]] + [width] * (full.convs_per_stage[level] - 1)
+            if 0 in space.counts(level):
+                self.bare_ups[str(level)] = nn.ConvTranspose3d(below[level], width, stride, stride=stride)
+            count = full.convs_per_stage[level]
+            sources = [width + encoder.stage_channels[level], *[width] * (count - 1)][:count]
             self.stages.append(nn.ModuleList(ConvBlock(source, width, kernel=(3, 3, 3)) for source in sources))
             then = (_THEN[0], _THEN[1], _THEN[2])
             self.thens.append(nn.ModuleList(ConvBlock(width, width, kernel=then) for _ in sources))
@@ -54,15 +59,16 @@ class SearchDecoder(nn.Module):
         outputs: list[torch.Tensor] = []
         for level in reversed(range(finest, self.space.num_levels)):
             weights = mixture[level]
-            x = self.ups[level](x)
             mask = self._mask(level, weights.widths, x.dtype)
-            x = torch.cat([x * mask, skips[level]], dim=1)
-            depth = len(weights.counts)
+            bare = self.bare_ups[str(level)](x) * mask if str(level) in self.bare_ups else None
+            x = torch.cat([self.ups[level](x) * mask, skips[level]], dim=1)
+            depth = self.space.full.convs_per_stage[level]
             for number, block in enumerate(cast(Sequence[ConvBlock], self.stages[level])):
                 out = self._block(level, number, block, x, mask=mask, weights=weights.kernels)
                 # A block beyond the chosen depth is passed by; depths are listed from the full one down.
-                x = out if number == 0 else x + weights.counts[: depth - number].sum() * (out - x)
-            outputs.insert(0, x)
+                passed_by = bare if number == 0 else x
+                x = out if passed_by is None else passed_by + weights.counts[: depth - number].sum() * (out - passed_by)
+            outputs.insert(0, x if bare is None or depth else bare)
         return outputs
 
     def _mask(self, level: int, weights: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

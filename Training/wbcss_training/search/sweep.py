@@ -1,4 +1,7 @@
-"""The simple way to a small decoder, beside which a search has to earn its place: one width for all levels."""
+"""The simple way to a small decoder, beside which a search has to earn its place: one width for all levels.
+
+With and without convolutions at the finest level, as leaving them out is as simple as making all levels narrower.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from wbcss.specs import DecoderSpec
 
 from .candidate import Candidate, Classroom
 from .costmodel import CostModel
-from .space import WIDTH_SHARES, SearchSpace, scaled_decoder
+from .space import WIDTH_SHARES, SearchSpace, scaled_decoder, without_finest
 
 _SHARES_TRIED = 512
 
@@ -27,27 +30,29 @@ def sweep_widths(
 ) -> tuple[Candidate, ...]:
     """Train the full decoder and those of 1/2, 1/4 and 1/8 of its width (32, 16, 8, 4), the widest first.
 
-    Raises as ``Classroom.candidate``.
+    Then the same with a finest level that is its transposed convolution alone. Raises as ``Classroom.candidate``.
     """
+    fulls = dict.fromkeys((space.full, without_finest(space.full)))
+    specs = [scaled_decoder(full, share) for full in fulls for share in WIDTH_SHARES]
     found = []
-    for number, share in enumerate(WIDTH_SHARES):
-        spec = scaled_decoder(space.full, share)
-        first = number / len(WIDTH_SHARES)
+    for number, spec in enumerate(specs):
+        bare = " bare" if spec.convs_per_stage[0] == 0 else ""
+        name = f"width {spec.stage_channels[0]}{bare}"
         found.append(
             classroom.candidate(
                 spec,
-                run_dir / f"width-{'-'.join(map(str, spec.stage_channels))}",
-                name=f"width {spec.stage_channels[0]}",
+                run_dir / f"width-{'-'.join(map(str, spec.stage_channels))}{bare.replace(' ', '-')}",
+                name=name,
                 seed=seed,
-                progress=_part(progress, first, f"width {spec.stage_channels[0]}: "),
+                progress=_part(progress, number, len(specs), f"{name}: "),
                 cancelled=cancelled,
             )
         )
     return tuple(found)
 
 
-def _part(progress: Progress, first: float, prefix: str) -> Progress:
-    return lambda fraction, text: progress(first + fraction / len(WIDTH_SHARES), prefix + text)
+def _part(progress: Progress, number: int, count: int, prefix: str) -> Progress:
+    return lambda fraction, text: progress((number + fraction) / count, prefix + text)
 
 
 def pick(candidates: Sequence[Candidate], *, tolerance: float, limit_s: float) -> Candidate:
