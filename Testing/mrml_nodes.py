@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,23 @@ OBLIQUE = np.array([[0.0, -1.8, 0.0, 7.0], [1.2, 0.0, 0.6, -3.0], [0.9, 0.0, -0.
 LEFT_HANDED = np.array([[-1.5, 0.0, 0.0, 40.0], [0.0, 1.5, 0.0, -20.0], [0.0, 0.0, 2.0, 5.0], [0.0, 0.0, 0.0, 1.0]])
 SHEARED = np.array([[2.0, 0.0, 0.0, 10.0], [0.0, 2.0, 0.6, -5.0], [0.0, 0.0, 3.0, 7.0], [0.0, 0.0, 0.0, 1.0]])
 MOVE = np.array([[0.0, -1.0, 0.0, 100.0], [1.0, 0.0, 0.0, -30.0], [0.0, 0.0, 1.0, 4.0], [0.0, 0.0, 0.0, 1.0]])
+
+
+def new_scene() -> Any:
+    """The slicer package over a new scene, with what the room uses of the application."""
+    import slicer  # only in the scene tier: the wheel is not everywhere
+    import slicer.util
+
+    scene = slicer.vtkMRMLScene()
+    application = slicer.vtkSlicerApplicationLogic()
+    application.SetMRMLScene(scene)
+    segmentations = slicer.vtkSlicerSegmentationsModuleLogic()
+    segmentations.SetMRMLScene(scene)
+    segmentations.SetMRMLApplicationLogic(application)
+    application.SetModuleLogic("Segmentations", segmentations)
+    slicer.mrmlScene = scene
+    slicer.modules = types.SimpleNamespace(segmentations=types.SimpleNamespace(logic=lambda: segmentations))
+    return slicer
 
 
 def organ_item(name: str, label: int) -> OrganItem:

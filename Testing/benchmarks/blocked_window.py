@@ -13,7 +13,6 @@ import contextlib
 import sys
 import tempfile
 import time
-import types
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,7 +22,8 @@ from unittest import mock
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "WholeBodyCSS"), str(ROOT / "Testing")]
 
-import numpy as np  # noqa: E402 -- after the path
+import mrml_nodes  # noqa: E402 -- after the path
+import numpy as np  # noqa: E402
 import slicer  # noqa: E402
 import slicer.util  # noqa: E402
 from many_organs import NUM_ORGANS, first_organs, items_of, many_organs  # noqa: E402
@@ -62,23 +62,15 @@ class Stopwatch:
         return timed
 
 
-def make_scene() -> None:
-    """A scene with what the product uses of the application."""
-    scene = slicer.vtkMRMLScene()
-    application = slicer.vtkSlicerApplicationLogic()
-    application.SetMRMLScene(scene)
-    segmentations = slicer.vtkSlicerSegmentationsModuleLogic()
-    segmentations.SetMRMLScene(scene)
-    segmentations.SetMRMLApplicationLogic(application)
-    application.SetModuleLogic("Segmentations", segmentations)
-    slicer.mrmlScene = scene
-    slicer.modules = types.SimpleNamespace(segmentations=types.SimpleNamespace(logic=lambda: segmentations))
-    slicer.vtkMRMLSubjectHierarchyNode.ResolveSubjectHierarchy(scene)
+def new_scene() -> None:
+    """A scene with a subject hierarchy, as the application has one."""
+    mrml_nodes.new_scene()
+    slicer.vtkMRMLSubjectHierarchyNode.ResolveSubjectHierarchy(slicer.mrmlScene)
 
 
 def measure(side: int, count: int) -> tuple[Stopwatch, dict[str, float]]:
     """Bring ``count`` organs on ``side``^3 voxels into a new scene; the steps, and what else is worth knowing."""
-    make_scene()
+    new_scene()
     organs = first_organs(count)
     items = items_of(organs)
     labels = many_organs(side, organs)
@@ -139,7 +131,7 @@ def _surfaces(watch: Stopwatch, node: Any, file: Any, items: Any) -> dict[str, f
 
 def peer(side: int, count: int) -> None:
     """The route of Slicer's own functions, all of it in the window's thread."""
-    make_scene()
+    new_scene()
     labels = many_organs(side, first_organs(count))
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "labels")
     slicer.util.updateVolumeFromArray(node, np.ascontiguousarray(labels.T).astype(np.int16))
