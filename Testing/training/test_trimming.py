@@ -247,6 +247,7 @@ def test_if_nothing_smaller_is_good_enough_the_full_decoder_is_published(
     assert [step["accepted"] for step in report.trimming["steps"]] == [False, False]
     assert report.trimming["kept"] == report.trimming["full"]
     assert told[-1].endswith("Dice 0.1000 against 0.8000, taken back")
+    assert report.untrimmed == ""  # it could be trimmed; what came of it is in the record of the steps
 
 
 def test_too_few_held_out_cases_leave_the_decoder_alone(registry: Registry, tmp_path: Path) -> None:
@@ -255,10 +256,9 @@ def test_too_few_held_out_cases_leave_the_decoder_alone(registry: Registry, tmp_
     report = run(asked, registry, tmp_path / "run", tell=told.append)
     assert (report.card.spec, report.trimming) == (WIDE, {})
     assert "trimming" not in report.card.validation
-    assert told[-1] == (
-        "the decoder is not trimmed: what a smaller decoder loses can be seen on at least 3 held-out case(s) with "
-        "these organs only, got 1"
-    )
+    reason = "what a smaller decoder loses can be seen on at least 3 held-out case(s) with these organs only, got 1"
+    assert told[-1] == f"the decoder is not trimmed: {reason}"
+    assert report.to_json()["untrimmed"] == report.untrimmed == reason
     assert not re.search(r" to trim\b", told[0])
 
 

@@ -230,8 +230,7 @@ class _Run(Workbench):
         if process_rank() == 0:
             self.validate(draft, trained)
         wait_for_all()
-        verdict = self.folder.read(VALIDATION)
-        reason = hindrance(config, verdict)
+        verdict, reason = self.folder.read(VALIDATION), self.hindrance()
         if reason is not None:
             if self.request.published is not None:
                 raise SpecError(f"a decoder can be made smaller where that can be judged, but {reason}")
@@ -257,6 +256,11 @@ class _Run(Workbench):
         )
         with self.timed("trim"), resumable("the trimming"):
             trim(job)
+
+    def hindrance(self) -> str | None:
+        """Why the full decoder, which has been validated, cannot be trimmed as asked; None if it can or need not."""
+        config = self.request.trim
+        return None if config is None else hindrance(config, self.folder.read(VALIDATION))
 
     def finish(self, *, publish: bool) -> EnrollmentReport:
         """Validate, calibrate, prove, publish; stages that are done already are not done again."""
@@ -296,6 +300,7 @@ class _Run(Workbench):
             unchanged_organs=len(earlier),
             ladder=self.folder.ladder(),
             trimming=done.summary,
+            untrimmed=self.hindrance() or "",
         )
         write_bytes(self.folder.root / CARD, task_card_to_bytes(proven))
         self.folder.write(REPORT, report.to_json())

@@ -306,6 +306,7 @@ class EnrollmentReport:
         ladder: Steps taken after running out of memory.
         trimming: Cost and accuracy of the full decoder, the published one and every step between; empty if the full
             one was not trimmed.
+        untrimmed: Why it could not be, in words; empty if it was, or was not to be.
     """
 
     card: TaskCard
@@ -318,6 +319,7 @@ class EnrollmentReport:
     unchanged_organs: int
     ladder: tuple[str, ...] = ()
     trimming: Mapping[str, Any] = field(default_factory=dict)
+    untrimmed: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values: no path, name or identifier of a case."""
@@ -340,4 +342,5 @@ class EnrollmentReport:
             "unchanged_organs": self.unchanged_organs,
             "ladder": list(self.ladder),
             "trimming": dict(self.trimming),
+            "untrimmed": self.untrimmed,
         }
