@@ -9,6 +9,7 @@ from typing import Any
 from wbcss.specs import spec_to_json
 
 from ..continual.cost import Cost
+from .precision import FLOAT32, HALF, INT8, PrecisionCost
 from .sizes import DecoderSize, ModelSize, TaskSize
 from .timing import TileTimes
 
@@ -22,8 +23,15 @@ GROWTH_GOAL = 0.167
 """Parameters that all tasks add, as a share of the base: LoCo-PVT's (MICCAI 2024), by low-rank adapters."""
 
 
-def size_json(model: ModelSize, times: Sequence[TileTimes], *, machine: str, threads: int) -> dict[str, Any]:
-    """Plain JSON values; costs and seconds are for one tile."""
+def size_json(
+    model: ModelSize,
+    times: Sequence[TileTimes],
+    *,
+    machine: str,
+    threads: int,
+    precisions: Sequence[PrecisionCost] = (),
+) -> dict[str, Any]:
+    """Plain JSON values; costs and seconds are for one tile, those of ``precision`` for one patch."""
     return {
         "format": "wbcss-size",
         "format_version": 1,
@@ -41,6 +49,7 @@ def size_json(model: ModelSize, times: Sequence[TileTimes], *, machine: str, thr
             "full": _all_json(model, model.full_cost, {t.backend: t.full_together_s for t in times}, times),
         },
         "base": dataclasses.asdict(model.base_cost),
+        "precision": [dataclasses.asdict(cost) for cost in precisions],
         "goals": {
             "times_fewer_macs": MACS_GOAL,
             "dice_lost": DICE_GOAL,
@@ -91,7 +100,14 @@ def meets_goal(task: TaskSize) -> bool | None:
     return None if task.dice_lost is None else round(task.dice_lost, 6) <= DICE_GOAL  # free of rounding in binary
 
 
-def size_markdown(model: ModelSize, times: Sequence[TileTimes], *, machine: str, threads: int) -> str:
+def size_markdown(
+    model: ModelSize,
+    times: Sequence[TileTimes],
+    *,
+    machine: str,
+    threads: int,
+    precisions: Sequence[PrecisionCost] = (),
+) -> str:
     """The same as tables for people."""
     i, j, k = model.encoder.tile
     lines = [
@@ -106,6 +122,7 @@ def size_markdown(model: ModelSize, times: Sequence[TileTimes], *, machine: str,
         *_tasks(model),
         "",
         *_totals(model, times),
+        *_precisions(precisions),
     ]
     return "\n".join(lines) + "\n"
 
@@ -159,6 +176,26 @@ def _totals(model: ModelSize, times: Sequence[TileTimes]) -> list[str]:
     rows.append((name, *added, _distance(added[0], GROWTH_GOAL)))
     lines = [f"| all {len(model.tasks)} task(s) | published | full | goal |", "|---|--:|--:|---|"]
     return lines + [_row([name, f"{ours:.3f}", f"{full:.3f}", goal]) for name, ours, full, goal in rows]
+
+
+def _precisions(precisions: Sequence[PrecisionCost]) -> list[str]:
+    if not precisions:
+        return []
+    lines = [
+        "",
+        "Decoders in fewer bits: Dice on held-out patches, lost against float32, and processor time of a patch. "
+        f"`{HALF}` is what the engine runs where OpenVINO is installed, `{INT8}` the same with 8-bit convolutions; the "
+        "engine does not run that.",
+        "",
+        "| task | patch | patches | precision | Dice | points lost | time |",
+        "|---|---|--:|---|--:|--:|--:|",
+    ]
+    for cost in precisions:
+        for name, dice in cost.dice.items():
+            lost = f"{100 * (cost.dice[FLOAT32] - dice):.2f}"
+            facts = (cost.title, _joined(cost.patch), str(cost.patches), name)
+            lines.append(_row([*facts, _number(dice), lost, _ms(cost.seconds[name])]))
+    return lines
 
 
 def _over(costs: Sequence[Cost], name: str, base: Cost) -> tuple[float, float]:
