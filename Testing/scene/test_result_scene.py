@@ -11,7 +11,7 @@ import pytest
 
 from wbcss.arrayfile import write_array
 from wbcss.errors import GeometryError, InputError, LabelSpaceError
-from wbcss.protocol import OrganItem
+from wbcss.protocol import OrganCheck, OrganItem
 from WholeBodyCSSLib.ParameterNode import ParameterNode
 from WholeBodyCSSLib.ResultTable import ResultRow
 from WholeBodyCSSLib.RunOptions import RunOptions
@@ -74,7 +74,13 @@ def result(tmp_path: Path, volumeNode: Any, onto: Any = None, **boxes: slice) ->
     return SceneBridge().showOrgans(file, [known[name] for name in boxes], volumeNode, onto)
 
 
-ROW = ResultRow(organ="liver", name="Liver", volume_ml=1.5, center_ras_mm=(1.0, 2.0, 3.0), reasons=("touches_border",))
+ROW = ResultRow(
+    organ="liver",
+    name="Liver",
+    volume_ml=1.5,
+    center_ras_mm=(1.0, 2.0, 3.0),
+    checks=(OrganCheck(flag="touches_border", reason="reaches the edge", place_ras_mm=(4.0, 5.0, -6.5)),),
+)
 
 
 def saved_and_loaded(slicer: Any, folder: Path) -> Any:
@@ -210,6 +216,18 @@ def test_a_jump_centers_every_slice_view(slicer: Any, results: Any) -> None:
     results.jumpTo((10.0, -20.0, 30.0))
     matrix = node.GetSliceToRAS()
     assert [matrix.GetElement(row, 3) for row in range(3)] == pytest.approx([10.0, -20.0, 30.0])
+
+
+@pytest.mark.parametrize("isMarked", [False, True])
+def test_a_jump_takes_the_crosshair_along_and_shows_it_if_asked(slicer: Any, results: Any, isMarked: bool) -> None:
+    crosshair = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLCrosshairNode")
+    crosshair.SetCrosshairMode(crosshair.NoCrosshair)
+    results.jumpTo((10.0, -20.0, 30.0), isMarked=isMarked)
+    assert crosshair.GetCrosshairRAS() == (10.0, -20.0, 30.0)
+    assert crosshair.GetCrosshairMode() == (crosshair.ShowBasic if isMarked else crosshair.NoCrosshair)
+    crosshair.SetCrosshairMode(crosshair.ShowHashmarks)  # as the user likes it
+    results.jumpTo((0.0, 0.0, 0.0), isMarked=isMarked)
+    assert crosshair.GetCrosshairMode() == crosshair.ShowHashmarks
 
 
 def test_the_segment_editor_finds_organ_and_volume_ready(slicer: Any, results: Any, tmp_path: Path) -> None:

@@ -102,12 +102,18 @@ class ResultScene:
         finally:
             display.EndModify(wasModifying)
 
-    def jumpTo(self, center_ras_mm: tuple[float, float, float]) -> None:
-        """Bring ``center_ras_mm`` into the middle of every slice view."""
+    def jumpTo(self, place_ras_mm: tuple[float, float, float], *, isMarked: bool = False) -> None:
+        """Bring a place into the middle of every slice view, and the crosshair to it, to be seen if ``isMarked``."""
         slices = slicer.mrmlScene.GetNodesByClass("vtkMRMLSliceNode")
         slices.UnRegister(None)
         for number in range(slices.GetNumberOfItems()):
-            slices.GetItemAsObject(number).JumpSliceByCentering(*center_ras_mm)
+            slices.GetItemAsObject(number).JumpSliceByCentering(*place_ras_mm)
+        crosshair = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
+        if crosshair is None:
+            return
+        crosshair.SetCrosshairRAS(*place_ras_mm)
+        if isMarked and crosshair.GetCrosshairMode() == slicer.vtkMRMLCrosshairNode.NoCrosshair:
+            crosshair.SetCrosshairMode(slicer.vtkMRMLCrosshairNode.ShowBasic)
 
     def select(self, segmentationNode: Any, organ: str) -> None:
         """Make ``organ`` the selected segment of the Segment Editor, where that shows this segmentation."""

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 from wbcss.errors import InputError
-from wbcss.protocol import OrganItem, OrganRow
+from wbcss.protocol import OrganCheck, OrganItem, OrganRow
 
 COLUMNS = ("name", "volume_ml", "mean_hu", "sd_hu", "confidence", "reasons")
 """Columns of the table as it is shown, and by which it can be sorted."""
 
 CSV_COLUMNS = (
     "organ", "name", "volume_ml", "mean_hu", "sd_hu", "mean_confidence",
-    "center_r_mm", "center_a_mm", "center_s_mm", "please_check",
+    "center_r_mm", "center_a_mm", "center_s_mm", "please_check", "reasons", "places_ras_mm",
 )  # fmt: skip
 
 Point = tuple[float, float, float]
@@ -34,7 +35,7 @@ class ResultRow:
         sd_hu: Standard deviation of the density.
         confidence: Mean calibrated probability, in [0, 1].
         center_ras_mm: Mean place of its voxels in the world.
-        reasons: Why a person should look at it: the flags of the engine, whatever they are. Empty if nothing is odd.
+        checks: Why a person should look at it, and where; empty if nothing is odd.
     """
 
     organ: str
@@ -44,7 +45,16 @@ class ResultRow:
     sd_hu: float | None = None
     confidence: float | None = None
     center_ras_mm: Point | None = None
-    reasons: tuple[str, ...] = ()
+    checks: tuple[OrganCheck, ...] = ()
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """The flags of ``checks``, whatever they are."""
+        return tuple(check.flag for check in self.checks)
+
+    def placeOf(self, check: OrganCheck) -> Point | None:
+        """Where to look because of ``check``: its own place, else the middle of the organ."""
+        return check.place_ras_mm or self.center_ras_mm
 
 
 def rowsOf(measured: Iterable[OrganRow], organs: Iterable[OrganItem]) -> tuple[ResultRow, ...]:
@@ -59,7 +69,7 @@ def rowsOf(measured: Iterable[OrganRow], organs: Iterable[OrganItem]) -> tuple[R
             sd_hu=row.sd_hu,
             confidence=row.mean_confidence,
             center_ras_mm=row.center_ras_mm,
-            reasons=row.flags,
+            checks=row.checks or tuple(OrganCheck(flag=flag, reason="") for flag in row.flags),
         )
         for row in measured
         if row.voxels > 0
@@ -128,21 +138,20 @@ def merged(old: Iterable[ResultRow], new: Iterable[ResultRow]) -> tuple[ResultRo
     return tuple(rows.values())
 
 
-def reasonText(flag: str, known: Mapping[str, str]) -> str:
-    """A flag of the engine in words: those of ``known``, else the flag itself made readable."""
-    words = flag.replace("_", " ").strip()
-    return known.get(flag) or words[:1].upper() + words[1:]
-
-
 def csvText(rows: Iterable[ResultRow], *, delimiter: str = ",") -> str:
-    """The rows as CSV with ``CSV_COLUMNS``; what is not known is empty, several reasons are joined by ``;``."""
+    """The rows as CSV with ``CSV_COLUMNS``; what is not known is empty.
+
+    Flags, reasons and places ("R A S") are joined by ``;`` in the same order, as in the statistics of the engine.
+    """
     table = io.StringIO()
     writer = csv.writer(table, delimiter=delimiter, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
     for row in rows:
         numbers = (row.volume_ml, row.mean_hu, row.sd_hu, row.confidence, *(row.center_ras_mm or (None, None, None)))
         cells = ("" if number is None else f"{number:.3f}" for number in numbers)
-        writer.writerow((row.organ, row.name, *cells, ";".join(row.reasons)))
+        reasons = "; ".join(check.reason.replace(";", ",") for check in row.checks)
+        places = ";".join(_placeText(check.place_ras_mm) for check in row.checks)
+        writer.writerow((row.organ, row.name, *cells, ";".join(row.reasons), reasons, places))
     return table.getvalue()
 
 
@@ -158,8 +167,6 @@ def parseRows(cell: Callable[[int, str], str], numRows: int) -> tuple[ResultRow,
         organ, volume = cell(number, "organ"), _number(cell(number, "volume_ml"))
         if not organ or volume is None:
             continue
-        center = [_number(cell(number, f"center_{axis}_mm")) for axis in "ras"]
-        r, a, s = center
         found.append(
             ResultRow(
                 organ=organ,
@@ -168,11 +175,31 @@ def parseRows(cell: Callable[[int, str], str], numRows: int) -> tuple[ResultRow,
                 mean_hu=_number(cell(number, "mean_hu")),
                 sd_hu=_number(cell(number, "sd_hu")),
                 confidence=_number(cell(number, "mean_confidence")),
-                center_ras_mm=None if r is None or a is None or s is None else (r, a, s),
-                reasons=tuple(filter(None, cell(number, "please_check").split(";"))),
+                center_ras_mm=_point([cell(number, f"center_{axis}_mm") for axis in "ras"]),
+                checks=_checks(*(cell(number, name) for name in ("please_check", "reasons", "places_ras_mm"))),
             )
         )
     return tuple(found)
+
+
+def _checks(flags: str, reasons: str, places: str) -> tuple[OrganCheck, ...]:
+    """The checks of three cells; tables of earlier versions have flags alone."""
+    cells = zip_longest(*(cell.split(";") for cell in (flags, reasons, places)), fillvalue="")
+    return tuple(
+        OrganCheck(flag=flag, reason=reason.strip(), place_ras_mm=_point(place.split()))
+        for flag, reason, place in cells
+        if flag
+    )
+
+
+def _placeText(place: Point | None) -> str:
+    return "" if place is None else " ".join(f"{mm:.3f}" for mm in place)
+
+
+def _point(texts: Sequence[str]) -> Point | None:
+    """Three numbers; None if there are not just three, or one of them is none."""
+    numbers = [number for number in map(_number, texts) if number is not None]
+    return (numbers[0], numbers[1], numbers[2]) if len(texts) == len(numbers) == 3 else None
 
 
 def _number(text: str) -> float | None:

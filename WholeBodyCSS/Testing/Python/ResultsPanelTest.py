@@ -8,6 +8,8 @@ import qt
 import slicer
 from SegmentTesting import PATIENCE_S, SegmentTestCase
 
+from wbcss.protocol import OrganCheck
+from WholeBodyCSSLib.CheckText import checkTexts
 from WholeBodyCSSLib.ResultTable import ResultRow
 
 TRUNK = (
@@ -18,13 +20,18 @@ TRUNK = (
     ("liver", "Liver", (221, 130, 101), 1543.8, 98.0, 0.97, "touches_border"),
     ("stomach", "Stomach", (216, 132, 105), 402.7, 21.0, 0.88),
     ("pancreas", "Pancreas", (249, 180, 111), 79.5, 84.0, 0.81),
-    ("colon", "Colon", (204, 168, 143), 611.3, -87.0, 0.72, "several_pieces", "touches_border"),
+    ("colon", "Colon", (204, 168, 143), 611.3, -87.0, 0.72, "touches_border", "several_pieces", "volume_unusual"),
     ("aorta", "Aorta", (224, 97, 76), 148.6, 196.0, 0.93),
     ("inferior_vena_cava", "Inferior vena cava", (0, 151, 206), 92.4, 118.0, 0.86),
     ("lung_left", "Left lung", (172, 138, 115), 1804.2, -812.0, 0.98, "expected_size"),
     ("vertebrae_L3", "L3 vertebra", (212, 188, 102), 58.1, 221.0, 0.9),
 )
-"""Organ, name, color, ml, HU, confidence and reasons as a contrast CT of a trunk may have them."""
+"""Organ, name, color, ml, HU, confidence and flags as a contrast CT of a trunk may have them."""
+
+MEASURED = {
+    "several_pieces": "lies in 2 large pieces, the place is that of the second largest",
+    "volume_unusual": "has 611.3 ml, where 720.4 to 1310.9 ml are usual",
+}
 
 
 class ResultsPanelTest(SegmentTestCase):
@@ -54,12 +61,13 @@ class ResultsPanelTest(SegmentTestCase):
         self.assertEqual(editor.GetSelectedSegmentID(), row.organ)
         self.assertIs(editor.GetSourceVolumeNode(), node)
 
-    def test_aWholeTrunkIsSortedAndFiltered(self):
+    def showTrunk(self):
+        """A result with the organs of ``TRUNK``; flag ``f`` of organ ``n`` has its place at R 10 n, A 5 f + 5, S 0."""
         node = self.volume("Abdomen CT")
         result = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Abdomen CT organs")
         result.CreateDefaultDisplayNodes()
         rows = []
-        for number, (organ, name, color, volume_ml, mean_hu, confidence, *reasons) in enumerate(TRUNK):
+        for number, (organ, name, color, volume_ml, mean_hu, confidence, *flags) in enumerate(TRUNK):
             segment = slicer.vtkSegment()
             segment.SetName(name)
             segment.SetColor(*(channel / 255 for channel in color))
@@ -73,13 +81,55 @@ class ResultsPanelTest(SegmentTestCase):
                     sd_hu=10.0 + number,
                     confidence=confidence,
                     center_ras_mm=(10.0 * number, 0.0, 0.0),
-                    reasons=tuple(reasons),
+                    checks=tuple(
+                        OrganCheck(
+                            flag=flag, reason=MEASURED.get(flag, ""), place_ras_mm=(10.0 * number, 5.0 * f + 5.0, 0.0)
+                        )
+                        for f, flag in enumerate(flags)
+                    ),
                 )
             )
         self.module.logic.results.remember(result, node, rows, True)
         self.module.pages.results.showResult(result)
         self.module.ui.pages.setCurrentWidget(self.module.pages.results.widget)
-        ui = self.module.pages.results.ui
+        return self.module.pages.results.ui
+
+    def places(self):
+        """Where the red slice view and the crosshair are."""
+        red = slicer.app.layoutManager().sliceWidget("Red").mrmlSliceNode()
+        crosshair = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
+        return tuple(red.GetSliceToRAS().GetElement(axis, 3) for axis in range(3)), crosshair.GetCrosshairRAS()
+
+    def test_everyReasonOfAnOrganIsASentenceAndLeadsToItsPlace(self):
+        ui = self.showTrunk()
+        crosshair = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
+        self.addCleanup(crosshair.SetCrosshairMode, crosshair.GetCrosshairMode())
+        crosshair.SetCrosshairMode(slicer.vtkMRMLCrosshairNode.NoCrosshair)
+        names = [ui.organTable.item(number, 1).text() for number in range(ui.organTable.rowCount)]
+        colon = names.index("Colon")  # wherever the order of an earlier case has put it
+        ui.organTable.selectRow(colon)
+        flags, reasons = TRUNK[7][6:], ui.reasonList
+        self.assertEqual(reasons.count, len(flags))
+        self.assertTrue(reasons.isVisible())
+        for number, flag in enumerate(flags):
+            text, words = reasons.item(number).text(), checkTexts()[flag]
+            self.assertTrue(text.endswith(words.advice), text)
+            self.assertTrue(text.lower().startswith(MEASURED.get(flag, words.fact.lower())), text)
+        reasons.setCurrentRow(2)
+        self.assertEqual(self.places(), ((70.0, 15.0, 0.0),) * 2)
+        self.assertEqual(crosshair.GetCrosshairMode(), slicer.vtkMRMLCrosshairNode.ShowBasic)
+        self.screenshot(self.module.parent, "results-reasons")
+        reasons.setCurrentRow(1)
+        self.assertEqual(self.places(), ((70.0, 10.0, 0.0),) * 2)
+        self.module.pages.results._onCell(colon, 1)  # the organ itself
+        self.assertEqual(self.places(), ((70.0, 0.0, 0.0),) * 2)
+        self.module.pages.results._onCell(colon, 6)  # its first reason, in the table
+        self.assertEqual(self.places(), ((70.0, 5.0, 0.0),) * 2)
+        ui.organTable.selectRow(names.index("Spleen"))
+        self.assertFalse(reasons.isVisible())
+
+    def test_aWholeTrunkIsSortedAndFiltered(self):
+        ui = self.showTrunk()
         self.assertEqual(ui.organTable.rowCount, len(TRUNK))
         ui.organTable.selectRow(3)
         self.screenshot(self.module.parent, "results-trunk")

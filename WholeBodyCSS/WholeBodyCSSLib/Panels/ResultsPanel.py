@@ -12,16 +12,19 @@ import slicer
 
 from wbcss.io.atomic import write_text
 
-from ..ResultTable import COLUMNS, ResultRow, ResultTable, csvText, reasonText
+from ..CheckText import checkText, sentences
+from ..ResultTable import COLUMNS, ResultRow, ResultTable, csvText
 from ..Settings import Settings
 from ..Translation import _
 from .OrganTree import colorIcon
 from .PanelParts import UiLoader, loadPanel
 
 _EYE, _NAME = 0, 1
-_EYE_PIXELS, _NAME_PIXELS = 24, 122
+_EYE_PIXELS, _NAME_PIXELS, _REASON_GAP_PIXELS = 24, 122, 8
 _FIRST = _NAME
 """Column of the widget that shows ``COLUMNS[0]``."""
+
+_REASONS = _FIRST + COLUMNS.index("reasons")
 
 POLL_INTERVAL_MS = 100
 
@@ -43,6 +46,7 @@ class ResultsPanel:
         self._settings = settings
         self._table = ResultTable()
         self._shown: tuple[ResultRow, ...] = ()
+        self._explained: ResultRow | None = None
         self._display: tuple[Any, int] | None = None
         self._timer = qt.QTimer()
         self._timer.setInterval(POLL_INTERVAL_MS)
@@ -113,6 +117,9 @@ class ResultsPanel:
         ui.checkBox.connect("toggled(bool)", self._onOnlyToCheck)
         ui.organTable.connect("cellClicked(int,int)", self._onCell)
         ui.organTable.connect("itemSelectionChanged()", self._showState)
+        # Both: the arrow keys change the row, and a reason that is current already can be clicked again.
+        ui.reasonList.connect("currentRowChanged(int)", self._onReason)
+        ui.reasonList.connect("itemClicked(QListWidgetItem*)", lambda item: self._onReason(ui.reasonList.row(item)))
         ui.showAllButton.connect("clicked(bool)", lambda checked=False: self._setVisible(True))
         ui.hideAllButton.connect("clicked(bool)", lambda checked=False: self._setVisible(False))
         ui.copyButton.connect("clicked(bool)", self._onCopy)
@@ -173,9 +180,9 @@ class ResultsPanel:
         self._showState()
 
     def _fillRow(self, number: int, row: ResultRow) -> None:
-        table, known = self.ui.organTable, reasonTexts()
+        table = self.ui.organTable
         numbers = (f"{row.volume_ml:.1f}", _whole(row.mean_hu), _whole(row.sd_hu), _percent(row.confidence))
-        reasons = ", ".join(reasonText(flag, known) for flag in row.reasons)
+        reasons = ", ".join(checkText(flag).title for flag in row.reasons)
         for column, text in enumerate((row.name, *numbers, reasons), start=_FIRST):
             item = qt.QTableWidgetItem(text)
             isNumber = _NAME < column < _FIRST + len(COLUMNS) - 1
@@ -206,9 +213,21 @@ class ResultsPanel:
         if column == _EYE:
             self._results.setVisible(node, [row.organ], not self._results.isVisible(node, row.organ))
             return
-        if row.center_ras_mm is not None:
+        if column == _REASONS and row.checks:
+            self._explain(row)
+            self.ui.reasonList.setCurrentRow(0)
+            self._onReason(0)
+        elif row.center_ras_mm is not None:
             self._results.jumpTo(row.center_ras_mm)
         self._results.select(node, row.organ)
+
+    def _onReason(self, number: int) -> None:
+        row = self._explained
+        if row is None or not 0 <= number < len(row.checks):
+            return
+        place = row.placeOf(row.checks[number])
+        if place is not None:
+            self._results.jumpTo(place, isMarked=True)
 
     def _setVisible(self, isVisible: bool) -> None:
         self._results.setVisible(self._node, [row.organ for row in self._shown], isVisible)
@@ -274,6 +293,24 @@ class ResultsPanel:
         )
         ui.checkBox.text = _("Please check ({count})").format(count=self._table.numToCheck)
         ui.detailLabel.text = self._detail(row)
+        self._explain(row)
+
+    def _explain(self, row: ResultRow | None) -> None:
+        """List why ``row`` should be looked at; a reason that was chosen stays so while its organ is."""
+        reasons = self.ui.reasonList
+        if row == self._explained:
+            return
+        self._explained = row
+        wasBlocked = reasons.blockSignals(True)
+        reasons.clear()
+        for check in () if row is None else row.checks:
+            reasons.addItem(sentences(check))
+            reasons.item(reasons.count - 1).setToolTip(_("Click to see the place."))
+        reasons.setCurrentRow(-1)
+        line = reasons.fontMetrics().lineSpacing()  # a reason takes two lines, and more than three are scrolled
+        reasons.setFixedHeight(min(3, reasons.count) * (2 * line + _REASON_GAP_PIXELS) + _REASON_GAP_PIXELS)
+        reasons.visible = reasons.count > 0
+        reasons.blockSignals(wasBlocked)
 
     def _detail(self, row: ResultRow | None) -> str:
         if self._node is None:
@@ -284,11 +321,9 @@ class ResultsPanel:
             return _("{count} organs, {check} to check").format(
                 count=len(self._table.allRows), check=self._table.numToCheck
             )
-        known = reasonTexts()
-        if not row.reasons:
+        if not row.checks:
             return _("{organ}: nothing odd was found.").format(organ=row.name)
-        reasons = ", ".join(reasonText(flag, known) for flag in row.reasons)
-        return _("{organ}, please check: {reasons}").format(organ=row.name, reasons=reasons)
+        return _("{organ}, please check (a click shows the place):").format(organ=row.name)
 
 
 def _whole(number: float | None) -> str:
@@ -308,13 +343,4 @@ def columnTitles() -> dict[str, str]:
         "sd_hu": _("SD"),
         "confidence": _("Sure"),
         "reasons": _("Please check"),
-    }
-
-
-def reasonTexts() -> dict[str, str]:
-    """The engine's flags in words. One that is missing here is shown as the engine calls it."""
-    return {
-        "touches_border": _("cut by the edge"),
-        "low_confidence": _("low confidence"),
-        "several_pieces": _("several pieces"),
     }
