@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from wbcss.errors import InputError, OutputError, RunError
+from wbcss_training.config import TrimConfig
 from WholeBodyCSSLib.CommandJob import CommandEnd
 from WholeBodyCSSLib.EnrollCases import CaseRow, NameRow
 from WholeBodyCSSLib.EnrollLogic import FOLDER_KEY, EnrollLogic, Needs, Resources
@@ -191,6 +192,33 @@ def test_a_run_is_found_by_the_next_slicer_and_resumed_with_the_same_words(world
     assert (found.view.state, found.draft) == (RunState.PAUSED, logic.draft)
     found.resume()
     assert world.asked[-1] == first
+
+
+@pytest.mark.parametrize(
+    ("budget", "words"), [(0.15, ["--trim-budget", "0.15"]), (0.4, ["--trim-budget", "0.4"]), (None, ["--no-trim"])]
+)
+def test_the_size_of_the_decoder_is_asked_for_and_remembered(
+    world: World, logic: EnrollLogic, budget: float | None, words: list[str]
+) -> None:
+    assert logic.trimBudget == 0.15
+    logic.trimBudget = budget
+    logic.start()
+    assert [word for word in world.asked[-1] if "trim" in word] == words[:1]
+    assert world.asked[-1][world.asked[-1].index(words[0]) :][: len(words)] == words
+    write(logic, "state.json", {"state": "paused"})
+    found = world.logic()
+    assert found.trimBudget == budget
+    found.forget()
+    assert found.trimBudget == 0.15
+
+
+def test_a_plan_without_a_size_goes_on_as_the_back_end_began_it(world: World, logic: EnrollLogic) -> None:
+    logic.start()
+    path = logic.folder / "wizard.json"
+    plan = json.loads(path.read_text())
+    del plan["trim_budget"]
+    path.write_text(json.dumps(plan))
+    assert world.logic().trimBudget == TrimConfig().budget
 
 
 def test_the_settings_and_the_work_folder_are_named_after_the_time_alone(world: World, logic: EnrollLogic) -> None:

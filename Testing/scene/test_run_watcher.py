@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -142,3 +143,15 @@ def test_a_dropped_run_leaves_the_cases(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["cases"]
     watcher.discard()
     assert not tmp_path.exists()
+
+
+def test_the_weights_of_a_card_are_the_full_decoder_or_a_step_of_the_trimming(tmp_path: Path) -> None:
+    files = {"decoder.safetensors": b"full", "trim/step-1/decoder.safetensors": b"small"}
+    for name, content in files.items():
+        path = tmp_path / "run" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    watcher = RunWatcher(tmp_path)
+    for name, content in files.items():
+        assert watcher.weights(hashlib.sha256(content).hexdigest()) == tmp_path / "run" / name
+    assert watcher.weights(hashlib.sha256(b"other").hexdigest()) is None

@@ -10,6 +10,7 @@ from typing import Any
 
 from wbcss.cards import TaskCard
 
+from .DecoderSize import decoderSize, sizeSentence
 from .Translation import _
 
 _SHOWN_ORGANS = 12
@@ -64,7 +65,7 @@ def validationText(validation: Validation) -> str:
 
 def cardAsHtml(card: TaskCard, *, sizeText: str, encoderName: str, state: str) -> str:
     """The card as a small page without style: headings, facts, organs and how well each is found."""
-    validation = validationOf(card)
+    validation, size = validationOf(card), decoderSize(card.validation.get("trimming"))
     facts = (
         (_("State"), state),
         (_("Runs"), runsText(card)),
@@ -76,6 +77,7 @@ def cardAsHtml(card: TaskCard, *, sizeText: str, encoderName: str, state: str) -
         (_("Origin"), card.provenance),
         (_("Works with"), encoderName),
         (_("Size"), sizeText),
+        *([] if size is None else [(_("Decoder"), sizeSentence(size))]),
         (_("Fingerprint"), f"SHA-256 {card.weights_sha256[:16]}..."),
     )
     rows = "".join(f"<tr><td><b>{_escaped(name)}</b></td><td>{_escaped(text)}</td></tr>" for name, text in facts)

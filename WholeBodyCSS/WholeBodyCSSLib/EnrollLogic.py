@@ -22,6 +22,7 @@ from wbcss.machine import free_disk_mib, memory_mib
 from .CardText import cardAsHtml
 from .CommandJob import CommandJob, Runner
 from .CommandJob import JobProtocol as CommandProtocol
+from .DecoderSize import DEFAULT_BUDGET
 from .EnrollCases import EnrollCases
 from .EnrollOrgan import TaskDraft, asJson, fromJson
 from .RunWatcher import RUN, RunState, RunView, RunWatcher
@@ -32,7 +33,6 @@ from .Translation import _
 
 FOLDER_KEY = f"{PREFIX}enrolmentFolder"
 PLAN, ORGAN_CARDS, CASES = "wizard.json", "organs.json", "cases"
-_DECODER = "decoder.safetensors"
 _MIB = 1 << 20
 _FORMAT = "wbcss-wizard"
 
@@ -108,6 +108,7 @@ class EnrollLogic:
         cases: What is learned from.
         draft: What is learned.
         minutes: Longest time for the whole run; None for the usual number of steps.
+        trimBudget: Share of the full decoder's arithmetic that it is trimmed to; None leaves it at its full size.
         needs: Of the run, None until estimated.
         message: What went wrong last, "" if nothing did.
         exported: The file that the task was written to last.
@@ -141,6 +142,7 @@ class EnrollLogic:
         self.cases = EnrollCases(jobs)
         self.draft = TaskDraft()
         self.minutes: float | None = None
+        self.trimBudget: float | None = DEFAULT_BUDGET
         self.needs: Needs | None = None
         self.watcher: RunWatcher | None = None
         self.message = ""
@@ -188,13 +190,14 @@ class EnrollLogic:
     def cardHtml(self) -> str:
         """The card of the learned task as a small page; "" before there is one."""
         path = None if self.watcher is None else self.watcher.card
-        if path is None:
+        if self.watcher is None or path is None:
             return ""
         isPublished = self.view.state == RunState.PUBLISHED
         state = _("published") if isPublished else _("proven, not yet published")
         try:
             card = task_card_from_bytes(path.read_bytes(), source=path.name)
-            size = (path.parent / _DECODER).stat().st_size
+            weights = self.watcher.weights(card.weights_sha256)
+            size = 0 if weights is None else weights.stat().st_size
         except (OSError, WbcssError):
             return ""
         return cardAsHtml(card, sizeText=sizeText(size), encoderName=card.encoder_sha256[:12], state=state)
@@ -304,7 +307,8 @@ class EnrollLogic:
         self._folder, self.watcher, self.needs, self.message = None, None, None, ""
         self._isCancelled, self.exported = False, None
         self._caseArguments = ()
-        self.cases, self.draft, self.minutes = EnrollCases(self._jobs), TaskDraft(), None
+        self.cases, self.draft = EnrollCases(self._jobs), TaskDraft()
+        self.minutes, self.trimBudget = None, DEFAULT_BUDGET
 
     # Inside
 
@@ -329,6 +333,7 @@ class EnrollLogic:
             words += ["--organ-cards", str(path)]
         if self.minutes is not None:
             words += ["--minutes", f"{self.minutes:g}"]
+        words += ["--no-trim"] if self.trimBudget is None else ["--trim-budget", f"{self.trimBudget:g}"]
         return tuple(words)
 
     def _launch(self, *options: str) -> None:
@@ -359,6 +364,7 @@ class EnrollLogic:
             "format_version": 1,
             "cases": list(self._caseArguments),
             "minutes": self.minutes,
+            "trim_budget": self.trimBudget,
             "draft": asJson(self.draft),
         }
         write_text(self.folder / PLAN, json.dumps(plan, indent=1) + "\n")
@@ -371,8 +377,10 @@ class EnrollLogic:
             return
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             plan = json.loads((folder / PLAN).read_text(encoding="utf-8"))
-            minutes = plan["minutes"]
+            # A plan of an earlier version has no budget: its run was begun with what the back end took by itself.
+            minutes, budget = plan["minutes"], plan.get("trim_budget", DEFAULT_BUDGET)
             self.draft = fromJson(plan["draft"])
             self._caseArguments = tuple(map(str, plan["cases"]))
             self.minutes = None if minutes is None else float(minutes)
+            self.trimBudget = None if budget is None else float(budget)
             self._folder, self.watcher = folder, RunWatcher(folder)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from wbcss.errors import EXIT_FAILED, EXIT_INPUT, OutputError
-from wbcss.storage import held
+from wbcss.storage import held, sha256_file
 
 from .TrainProcess import ERRORS, OUTPUT, LineReader, RunProtocol, lastComplaint
 from .Translation import _
@@ -31,6 +31,9 @@ _REPORT, _VALIDATION, _RECORD, _METRICS, _CARD = (
     "card.json",
 )
 _CURVES, _OVERLAYS = "curves.png", "overlays"
+_DECODER, _STEPS = "decoder.safetensors", "trim/step-*"
+"""The full decoder, and in these folders the smaller ones of a trimming."""
+
 _WINDOW_S = 60.0
 """The remaining time extrapolates the pace of the last minute: stages run at different speeds."""
 
@@ -222,6 +225,11 @@ class RunWatcher:
     def card(self) -> Path | None:
         """The card that is published, or would be."""
         return _existing(self.run / _CARD)
+
+    def weights(self, sha256: str) -> Path | None:
+        """The decoder with this hash, which is the full one or a trimmed one; None if it is not there (any more)."""
+        paths = (self.run / _DECODER, *self.run.glob(f"{_STEPS}/{_DECODER}"))
+        return next((path for path in paths if path.is_file() and sha256_file(path) == sha256), None)
 
     @property
     def overlays(self) -> tuple[Path, ...]:

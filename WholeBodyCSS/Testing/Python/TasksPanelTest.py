@@ -77,6 +77,21 @@ class TasksPanelTest(WidgetTestCase):
         self.select("wholebody")
         self.assertIn("with every segmentation of the whole body", self.ui.cardBrowser.plainText)
 
+    def test_theCardOfATrimmedTaskSaysHowSmallItsDecoderIs(self):
+        trimming = {
+            "full": {"parameters": 1_620_300, "macs": 52_000_000_000, "mean": {"dice": 0.824}},
+            "kept": {"parameters": 213_480, "macs": 6_760_000_000, "mean": {"dice": 0.82}},
+        }
+        self.publish(Registry(self.places.writable()), "liver_tumor", 10000, trimming=trimming)
+        self.panel.refresh()
+        self.select("liver_tumor")
+        text = self.ui.cardBrowser.plainText
+        for words in ("0.21 million parameters (full: 1.62 million)", "13% of the arithmetic", "0.820 (full: 0.824)"):
+            self.assertIn(words, text)
+        self.screenshot(self.panel.widget, "tasks-trimmed")
+        self.select("wholebody")  # which was never trimmed
+        self.assertNotIn("of the arithmetic", self.ui.cardBrowser.plainText)
+
     def test_aPackageIsImportedIntoARegistryOfTheUsersOwn(self):
         package = self.makePackage()
         with patch("qt.QFileDialog.getOpenFileName", return_value=str(package)):
@@ -200,7 +215,7 @@ class TasksPanelTest(WidgetTestCase):
         self.publish(Registry(other), task, label)
         return export_task(Registry(other), TaskId(task), self.folder)
 
-    def publish(self, registry, task, label, **changes):
+    def publish(self, registry, task, label, trimming=None, **changes):
         encoder = registry.encoder_card()
         spec = DecoderSpec(stage_channels=(2, 3), kernels=((3, 3, 3), (3, 3, 3)), convs_per_stage=(1, 1), num_organs=1)
         organ = Organ(
@@ -219,7 +234,10 @@ class TasksPanelTest(WidgetTestCase):
             spec=spec,
             encoder_sha256=encoder.weights_sha256,
             training_cases=12,
-            validation={"held_out": {"cases": 3, "mean": dice, "organs": {organ.name: dice}, "note": "Few cases."}},
+            validation={
+                "held_out": {"cases": 3, "mean": dice, "organs": {organ.name: dice}, "note": "Few cases."},
+                **({"trimming": trimming} if trimming else {}),
+            },
             license="CC-BY-4.0",
             provenance="12 abdominal CT of one hospital, drawn by one reader and checked by another.",
             created="2026-11-21",

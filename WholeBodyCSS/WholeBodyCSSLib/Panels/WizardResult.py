@@ -7,6 +7,7 @@ from typing import Any
 
 import qt
 
+from ..DecoderSize import decoderSize, outcomeSentence
 from ..EnrollLogic import EnrollLogic
 from ..EnrollResult import OrganScore, caseScores, organScores, proofText
 from ..Translation import _
@@ -40,6 +41,7 @@ class WizardResult:
         self._overlays = () if self._logic.watcher is None else self._logic.watcher.overlays
         self._shown = 0
         self.showProof()
+        self.showSize()
         self.showScores()
         self.showOverlay()
 
@@ -61,6 +63,14 @@ class WizardResult:
         text = proofText(self._report)
         self.ui.proofLabel.text = text
         showIcon(self.ui.proofIcon, "good" if text else "")
+
+    def showSize(self) -> None:
+        """How small and fast the decoder is, or why it is not smaller."""
+        size = decoderSize(self._report.get("trimming"))
+        text = outcomeSentence(self._report, self._logic.trimBudget)
+        isSmaller = size is not None and size.isSmaller
+        self.ui.sizeLabel.text = text
+        showIcon(self.ui.sizeIcon, "" if not text else "good" if isSmaller else "note")
 
     def showScores(self) -> None:
         """The table, by organ or by case."""

@@ -10,13 +10,26 @@ import slicer
 
 from wbcss.errors import WbcssError
 
+from ..DecoderSize import DEFAULT_BUDGET
 from ..EnrollLogic import EnrollLogic, Needs
 from ..RunWatcher import RunState, RunView
 from ..Translation import _
 from .PanelParts import UiLoader, duration, loadPanel
 from .StatusIcons import showIcon
 
-_STAGES = {"encode": _("encoding"), "train": _("training"), "validate": _("measuring")}
+_STAGES = {
+    "encode": _("encoding"),
+    "train": _("training"),
+    "validate": _("measuring"),
+    "trim": _("making it smaller"),
+}
+_TRIM = "trim"
+_SIZES: tuple[tuple[str, float | None], ...] = (
+    (_("Small and fast (15% of the arithmetic)"), DEFAULT_BUDGET),
+    (_("Medium (40% of the arithmetic)"), 0.4),
+    (_("Full size"), None),
+)
+"""What a user can choose, and the budget that it means."""
 
 
 class WizardTrain:
@@ -38,6 +51,8 @@ class WizardTrain:
         self._isFilling = False
         self.widget, self.ui = loadPanel(uiLoader, "WizardTrain")
         ui = self.ui
+        ui.sizeSelector.addItems([text for text, _budget in _SIZES])
+        ui.sizeSelector.connect("currentIndexChanged(int)", lambda _index: self.onLimit())
         ui.estimateButton.connect("clicked(bool)", self.onEstimate)
         ui.limitCheck.connect("toggled(bool)", lambda _isOn: self.onLimit())
         ui.minutesSpin.connect("valueChanged(int)", lambda _value: self.onLimit())
@@ -51,8 +66,11 @@ class WizardTrain:
     def enter(self) -> None:
         """Estimate a run that has not begun."""
         minutes = self._logic.minutes
+        budgets = [budget for _text, budget in _SIZES]
         self._isFilling = True
         try:
+            if self._logic.trimBudget in budgets:
+                self.ui.sizeSelector.setCurrentIndex(budgets.index(self._logic.trimBudget))
             self.ui.limitCheck.checked = minutes is not None
             if minutes is not None:
                 self.ui.minutesSpin.value = int(minutes)
@@ -83,7 +101,8 @@ class WizardTrain:
 
     def onLimit(self) -> None:
         if self._isFilling:
-            return  # a run that was found keeps the limit it was begun with
+            return  # a run that was found keeps the size and the limit it was begun with
+        self._logic.trimBudget = _SIZES[self.ui.sizeSelector.currentIndex][1]
         self._logic.minutes = float(self.ui.minutesSpin.value) if self.ui.limitCheck.checked else None
         self._logic.stopJob()
         self._logic.needs = None
@@ -127,6 +146,7 @@ class WizardTrain:
 
     def _showNeeds(self, needs: Needs | None) -> None:
         ui = self.ui
+        ui.sizeNote.visible = needs is not None and self._logic.trimBudget is not None and _TRIM not in needs.seconds
         if needs is None:
             ui.timeLabel.text = _("is being measured ...") if self._logic.isEstimating else _("not estimated")
             ui.memoryLabel.text = ui.diskLabel.text = ""
