@@ -48,6 +48,11 @@ class ResultsPanelTest(SegmentTestCase):
         red = slicer.app.layoutManager().sliceWidget("Red").mrmlSliceNode()
         center = [red.GetSliceToRAS().GetElement(axis, 3) for axis in range(3)]
         np.testing.assert_allclose(center, row.center_ras_mm, atol=1e-6)
+        self.assertEqual(ui.reasonList.count, len(row.checks))
+        self.assertIn("low_confidence", row.reasons)  # of a network that never learned anything
+        place = row.checks[row.reasons.index("low_confidence")].place_ras_mm
+        ui.reasonList.setCurrentRow(row.reasons.index("low_confidence"))
+        np.testing.assert_allclose(self.places(), [place, place], atol=1e-3)
         self.module.pages.results._onCell(0, 0)
         self.assertFalse(result.GetDisplayNode().GetSegmentVisibility(row.organ))
         result.GetDisplayNode().SetSegmentVisibility(row.organ, True)
