@@ -100,6 +100,18 @@ def test_voxels_are_those_of_organs_in_the_reference_or_the_answer() -> None:
     assert len(draw_organ_voxels(decoder, patch, seed=0).labels) == 16**3
 
 
+def test_an_organ_that_the_patch_does_not_annotate_judges_nothing() -> None:
+    decoder = Decoder(tiny_training.decoder_spec(), tiny_training.ENCODER)
+    with torch.no_grad():
+        decoder.head.bias.copy_(torch.tensor([0.0, 5.0, 0.0, 0.0]))  # the first organ everywhere
+        decoder.head.weight.zero_()
+    labels = torch.zeros(16, 16, 16, dtype=torch.uint8)
+    labels[2:4, 2:4, 2:4] = 3
+    skips = tuple(torch.zeros(s).half() for s in [(2, 16, 16, 16), (3, 8, 8, 8), (4, 4, 4, 4)])
+    patch = FeaturePatch(skips, labels, torch.tensor([True, False, True, True]))
+    assert draw_organ_voxels(decoder, patch, seed=0).labels.tolist() == [3] * 8
+
+
 def test_a_calibration_without_a_voxel_is_refused() -> None:
     with pytest.raises(SpecError, match="a calibration needs at least one voxel of an organ, got none"):
         calibrate([Voxels(torch.zeros(0, 3), torch.zeros(0, dtype=torch.long), ALL)])

@@ -61,12 +61,14 @@ class Voxels:
 def draw_organ_voxels(decoder: Decoder, patch: FeaturePatch, *, seed: int) -> Voxels:
     """Voxels of a patch that the reference or the decoder gives to an organ; at most 8192, drawn without repetition.
 
-    The rest is background that nobody doubts: it would hide how sure the decoder is of its organs.
+    The rest is background that nobody doubts: it would hide how sure the decoder is of its organs. So are organs that
+    the patch does not annotate.
     """
     with torch.inference_mode():
         logits = decoder([skip[None].float() for skip in patch.skips])[0].flatten(1).t()
     labels = patch.labels.reshape(-1).long()
-    inside = torch.nonzero((labels > 0) | (logits.argmax(dim=1) > 0))[:, 0]
+    winner = logits.argmax(dim=1)
+    inside = torch.nonzero((labels > 0) | ((winner > 0) & patch.annotated[winner]))[:, 0]
     order = torch.randperm(len(inside), generator=torch.Generator().manual_seed(seed))[:_VOXELS_PER_PATCH]
     chosen = inside[order]
     return Voxels(logits[chosen].clone(), labels[chosen], patch.annotated)

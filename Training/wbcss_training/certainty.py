@@ -79,7 +79,8 @@ def _winner_log_odds(logits: torch.Tensor) -> torch.Tensor:
     return log_odds_of_winner(torch.exp(logits - logits.amax(dim=1, keepdim=True)).sum(dim=1) - 1.0)
 
 
-def _joined(parts: Sequence[ClaimedVoxels]) -> ClaimedVoxels:
+def joined_voxels(parts: Sequence[ClaimedVoxels]) -> ClaimedVoxels:
+    """All voxels of ``parts``, of which there is at least one."""
     names = [item.name for item in dataclasses.fields(ClaimedVoxels)]
     return ClaimedVoxels(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
 
@@ -113,10 +114,10 @@ def learn_certainty(
     held_out = [part for part in held_out if len(part)]
     if not training or len(held_out) < 2:
         return Certainty(head=None, facts={"note": "not learned: it takes two held-out patches with claimed voxels"})
-    raw = train_head(_joined(training), confidence_shapes(decoder.spec)["confidence.hidden_weight"][0], seed=seed)
-    fitted = [dataclasses.replace(raw, scale=fit_scale(_joined(held_out[half::2]), raw)) for half in range(2)]
+    raw = train_head(joined_voxels(training), confidence_shapes(decoder.spec)["confidence.hidden_weight"][0], seed=seed)
+    fitted = [dataclasses.replace(raw, scale=fit_scale(joined_voxels(held_out[half::2]), raw)) for half in range(2)]
     # Each half is judged by the fit of the other one.
-    judged = [_joined([*held_out[1::2]]), _joined([*held_out[0::2]])]
+    judged = [joined_voxels([*held_out[1::2]]), joined_voxels([*held_out[0::2]])]
     right = torch.cat([part.right for part in judged])
     softmax = torch.cat([torch.sigmoid(part.log_odds) for part in judged])
     learned = torch.cat([h.probability(p.features, p.log_odds) for h, p in zip(fitted, judged, strict=True)])
@@ -138,7 +139,7 @@ def learn_certainty(
         "reliability": reliability(kept, right),
         "note": "on claimed voxels of held-out cases; the learned head on patches that its scale has not seen",
     }
-    head = dataclasses.replace(raw, scale=fit_scale(_joined(held_out), raw)) if is_better else None
+    head = dataclasses.replace(raw, scale=fit_scale(joined_voxels(held_out), raw)) if is_better else None
     return Certainty(head=head, facts=facts)
 
 
