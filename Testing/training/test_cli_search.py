@@ -11,6 +11,7 @@ import pytest
 import tiny_cases
 import tiny_enrollment
 import tiny_search
+from process_runs import kill_after
 
 from wbcss.nn.decoder import Decoder
 from wbcss.registry import Registry
@@ -185,31 +186,12 @@ def test_a_search_configuration_must_be_an_object(command: list[str], tmp_path: 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
 def test_a_killed_search_ends_with_the_same_spec_and_path(command: list[str], tmp_path: Path) -> None:
     """The killed one runs with pictures and real times; the table of the whole one makes both the same search."""
-    import signal
-    import subprocess
-    import time
-
-    from process_runs import ENVIRONMENT
-
     assert main(["search", *command]) == 0
     at = command.index("--run") + 1
     whole, killed = tmp_path / "run", tmp_path / "killed"
-    again = [*command[:at], str(killed), *command[at + 1 :], "--target", str(whole / "latency.json"), "--resume"]
+    again = [*command[:at], str(killed), *command[at + 1 :], "--target", str(whole / "latency.json")]
     for delay_s in (0.0, 0.2, 0.4):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "wbcss_training.cli", "search", *again, "--json"],
-            env=ENVIRONMENT,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert process.stdout is not None
-        for line in process.stdout:
-            if '"step ' in line:
-                break
-        time.sleep(delay_s)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
-    assert main(["search", *again]) == 0
+        kill_after(["search", *again], "step ", delay_s=delay_s)
+    assert main(["search", *again, "--resume"]) == 0
     for name in ("decoder.json", "path.jsonl"):
         assert (killed / name).read_bytes() == (whole / name).read_bytes()
