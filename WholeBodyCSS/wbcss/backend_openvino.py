@@ -88,7 +88,7 @@ class OpenVinoBackend:
             first = compiled(lambda: _graph(network, (), tile))
             for task in self._tasks:
                 decoder = network.decoder(task)
-                graph = compiled(functools.partial(_decoder_graph, decoder, network.encoder.spec, tile))
+                graph = compiled(functools.partial(decoder_graph, decoder, network.encoder.spec, tile))
                 self._decoders[task] = graph.create_infer_request()
                 self._depth[task] = 1 + len(decoder.ups)
         else:
@@ -160,7 +160,7 @@ def _graph(network: WholeBodyModel, tasks: Sequence[TaskId], tile: Shape3) -> An
     return Model([ops.result(output) for output in outputs or skips], [x], "encoder and decoders")
 
 
-def _decoder_graph(decoder: Decoder, encoder: EncoderSpec, tile: Shape3) -> Any:
+def decoder_graph(decoder: Decoder, encoder: EncoderSpec, tile: Shape3) -> Any:
     """A graph from all skips to the features of one task."""
     from openvino import Model
     from openvino import opset13 as ops

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from wbcss.backend_openvino import _decoder_graph, is_installed, load_openvino  # the engine's own graph of a decoder
+from wbcss.backend_openvino import decoder_graph, is_installed, load_openvino  # the engine's own graph of a decoder
 from wbcss.errors import DeviceError, SpecError
 from wbcss.labels import parse_task_id
 from wbcss.loading import load_decoder
@@ -120,7 +120,7 @@ class GraphDecoder(Decoder):
         self.load_state_dict(decoder.state_dict())
         self.eval()
         core = load_openvino().Core()
-        graph = _decoder_graph(self, encoder, patch)
+        graph = decoder_graph(self, encoder, patch)
         if ranges is not None:
             _quantize(graph, ranges)
         options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "bf16", "PERFORMANCE_HINT": "LATENCY"}
