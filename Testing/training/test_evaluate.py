@@ -18,7 +18,14 @@ from wbcss.loading import LoadedModel, load_model
 from wbcss.segment import SegmentOptions
 from wbcss.volume import Volume
 from wbcss_training.cases import Case, read_case_list
-from wbcss_training.evaluate import check_report, evaluate, report_json, report_markdown, write_report
+from wbcss_training.evaluate import (
+    check_report,
+    evaluate,
+    in_model_values,
+    report_json,
+    report_markdown,
+    write_report,
+)
 
 LIVER, SPLEEN = OrganName("liver"), OrganName("spleen")
 
@@ -129,3 +136,11 @@ def test_an_evaluation_can_be_stopped(model: LoadedModel, cases: tuple[Case, ...
 def test_a_report_that_could_not_be_written_is_refused_first(tmp_path: Path, name: str, message: str) -> None:
     with pytest.raises(OutputError, match=message):
         check_report(tmp_path / name)
+
+
+def test_a_reference_that_lacks_the_last_organs_is_translated_like_any_other() -> None:
+    reference = np.array([[[0, 2, 1]]], np.uint8)
+    wanted = {2: LIVER, 9: SPLEEN}
+    found = in_model_values(reference, wanted, {LIVER: 5, SPLEEN: 7})
+    assert found.tolist() == [[[0, 5, 0]]]
+    assert in_model_values(np.zeros((1, 1, 2), np.uint8), {}, {}).tolist() == [[[0, 0]]]

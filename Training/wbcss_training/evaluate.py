@@ -137,8 +137,11 @@ def _score(
 
 
 def in_model_values(reference: LabelMap, wanted: Mapping[int, OrganName], numbers: Mapping[OrganName, int]) -> LabelMap:
-    """``reference`` in the model's label values; what the model does not know is background."""
-    lookup = np.zeros(int(reference.max()) + 1, np.uint16)
+    """``reference`` in the model's label values; what the model does not know is background.
+
+    A scan need not show every value of ``wanted``.
+    """
+    lookup = np.zeros(max(int(reference.max()), *wanted, 0) + 1, np.uint16)
     for value, name in wanted.items():
         lookup[value] = numbers[name]
     translated: LabelMap = lookup[reference]
