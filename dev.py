@@ -77,8 +77,9 @@ def test(rest: list[str]) -> None:
 
 
 def test_slow(rest: list[str]) -> None:
-    """What takes more than a few seconds a test."""
-    pytest("-m", "slow and not data and not gpu", "-n", "2", "--timeout", "900", *rest)
+    """What takes more than a few seconds a test; those that measure times come last, and alone."""
+    pytest("-m", "slow and not timing and not data and not gpu", "-n", "2", "--timeout", "900", *rest)
+    pytest("-m", "timing and not gpu", "--timeout", "900", *rest)
 
 
 def test_data(rest: list[str]) -> None:

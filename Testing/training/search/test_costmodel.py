@@ -122,7 +122,7 @@ def timed_specs(rng: np.random.Generator) -> list[DecoderSpec]:
     return [*widths, *(space.spec(levels) for levels in drawn)]
 
 
-@pytest.mark.slow
+@pytest.mark.timing
 @pytest.mark.timeout(900)
 def test_the_predicted_time_is_within_20_percent_of_the_measured_one(rng: np.random.Generator) -> None:
     errors = errors_after(4, timed_specs(rng), CPU)

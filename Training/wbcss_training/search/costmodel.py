@@ -83,7 +83,7 @@ def _family(part: Part) -> Family:
 
 def _widths(part: Part) -> tuple[int, ...]:
     """The widths in which the parts of a family differ."""
-    return (part.in_channels, part.out_channels) if part.kind in ("up", "head") else (part.out_channels,)
+    return (part.in_channels, part.out_channels) if part.kind in ("up", "head", "raised_head") else (part.out_channels,)
 
 
 def _logs(widths: Sequence[int]) -> tuple[float, ...]:

@@ -49,8 +49,14 @@ class SpaceCosts:
     def __init__(self, space: SearchSpace, cost_of: Callable[[Part], float]) -> None:
         self.space = space
         self._levels = [_level_costs(space, level, cost_of) for level in range(space.num_levels)]
-        heads = [head_part(width=width, num_organs=space.full.num_organs) for width in space.widths(0)]
-        self._heads = torch.tensor([cost_of(part) for part in heads], dtype=torch.float64)
+        organs, may_be_bare = space.full.num_organs, 0 in space.counts(0)
+        self._heads = {
+            is_bare: torch.tensor(
+                [cost_of(head_part(width=w, num_organs=organs, is_bare=is_bare)) for w in space.widths(0)],
+                dtype=torch.float64,
+            )
+            for is_bare in ((False, True) if may_be_bare else (False,))
+        }
 
     def expected(self, levels: Sequence[LevelProbabilities]) -> torch.Tensor:
         """Mean cost when every choice is drawn on its own, a float64 scalar with gradient; exact, not sampled."""
@@ -62,7 +68,10 @@ class SpaceCosts:
             blocks = first * costs.first + further * costs.further
             total = total + below @ costs.up @ widths + kernels @ blocks @ widths
             below = widths
-        return total + (levels[0].widths.cpu().double() * self._heads).sum()
+        depth, is_none = levels[0].counts.cpu().double(), self._counts()[0] == 0
+        for is_bare, heads in self._heads.items():
+            total = total + depth[is_none == is_bare].sum() * (levels[0].widths.cpu().double() * heads).sum()
+        return total
 
     def _counts(self) -> list[torch.Tensor]:
         return [torch.tensor(self.space.counts(level), dtype=torch.float64) for level in range(self.space.num_levels)]
@@ -76,11 +85,7 @@ class SpaceCosts:
         states: list[list[_Path]] = [[_Path(0.0, 0.0, ())]]
         for level in reversed(range(self.space.num_levels)):
             states = self._extended(states, level, levels[level])
-        ends = [
-            _Path(path.cost + float(self._heads[number]), path.log_probability, path.choices)
-            for number, paths in enumerate(states)
-            for path in paths
-        ]
+        ends = [path for paths in states for path in paths]
         affordable = [path for path in ends if path.cost <= limit]
         if not affordable:
             cheapest = min(path.cost for path in ends)
@@ -109,7 +114,10 @@ class SpaceCosts:
         return extended
 
     def _options(self, level: int, w: int, chosen: LevelProbabilities) -> list[tuple[float, float, LevelChoice]]:
-        """Cost of the blocks, log probability and choice of everything that a level of width number ``w`` can be."""
+        """Cost of the blocks, log probability and choice of everything that a level of width number ``w`` can be.
+
+        The head, which reads the finest level, counts with it.
+        """
         costs, space = self._levels[level], self.space
         widths, kernels, counts = (
             [_log(p) for p in group.tolist()] for group in (chosen.widths, chosen.kernels, chosen.counts)
@@ -117,11 +125,12 @@ class SpaceCosts:
         options: list[tuple[float, float, LevelChoice]] = []
         for n, count in enumerate(space.counts(level)):
             log, width = widths[w] + counts[n], space.widths(level)[w]
+            head = float(self._heads[count == 0][w]) if level == 0 else 0.0
             if count == 0:  # whatever the kernel, it is one decoder
-                options.append((0.0, log, LevelChoice(width=width, kernel=space.kernels[0], count=0)))
+                options.append((head, log, LevelChoice(width=width, kernel=space.kernels[0], count=0)))
                 continue
             for k, kernel in enumerate(space.kernels):
-                cost = float(costs.first[k, w] + (count - 1) * costs.further[k, w])
+                cost = head + float(costs.first[k, w] + (count - 1) * costs.further[k, w])
                 options.append((cost, log + kernels[k], LevelChoice(width=width, kernel=kernel, count=count)))
         return options
 

@@ -64,7 +64,7 @@ def measure_part(part: Part, encoder: EncoderSpec, tile: Shape3, machine: Machin
     layer = rig.laid_out(_layer(part))
     shape = level_shape(encoder, tile, part.level + 1 if part.kind == "up" else part.level)
     if part.kind != "join":
-        values = rig.values(part.in_channels, shape)
+        values = rig.values(part.in_channels, shape, like=rig.raised if part.kind == "raised_head" else None)
         return shortest(lambda: rig.run(layer, values), device)
     pair = [
         rig.values(part.out_channels, shape, like=rig.raised),
@@ -161,7 +161,7 @@ class _Joined(nn.Module):
 def _layer(part: Part) -> nn.Module:
     if part.kind == "up":
         return nn.ConvTranspose3d(part.in_channels, part.out_channels, part.kernel, stride=part.kernel)
-    if part.kind == "head":
+    if part.kind in ("head", "raised_head"):
         return nn.Conv3d(part.in_channels, part.out_channels, 1)
     block = ConvBlock(part.in_channels, part.out_channels, kernel=part.kernel)
     return _Joined(block) if part.kind == "join" else block

@@ -9,7 +9,7 @@ from typing import Literal
 from wbcss.specs import DecoderSpec, EncoderSpec, Kernel3, Stride3
 from wbcss.volume import Shape3
 
-PartKind = Literal["up", "join", "conv", "head"]
+PartKind = Literal["up", "join", "conv", "head", "raised_head"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +18,8 @@ class Part:
 
     Attributes:
         kind: ``up`` is a transposed convolution, ``join`` the concatenation with the skip and the first convolution
-            block after it, ``conv`` a further block, ``head`` the 1x1x1 convolution to logits.
+            block after it, ``conv`` a further block, ``head`` the 1x1x1 convolution to logits, ``raised_head`` the
+            same where it reads a transposed convolution, whose type and layout may suit it better.
         level: Where it runs; 0 is the finest.
         in_channels: What it reads; for ``join`` those of the level and of the skip together.
         out_channels: What it writes.
@@ -67,9 +68,10 @@ def block_part(encoder: EncoderSpec, level: int, *, width: int, kernel: Kernel3,
     )
 
 
-def head_part(*, width: int, num_organs: int) -> Part:
-    """The layer that makes logits of features."""
-    return Part(kind="head", level=0, in_channels=width, out_channels=1 + num_organs, kernel=(1, 1, 1))
+def head_part(*, width: int, num_organs: int, is_bare: bool = False) -> Part:
+    """The layer that makes logits of features; ``is_bare`` where they come from no block."""
+    kind: PartKind = "raised_head" if is_bare else "head"
+    return Part(kind=kind, level=0, in_channels=width, out_channels=1 + num_organs, kernel=(1, 1, 1))
 
 
 def parts_of(spec: DecoderSpec, encoder: EncoderSpec) -> tuple[Part, ...]:
@@ -83,4 +85,4 @@ def parts_of(spec: DecoderSpec, encoder: EncoderSpec) -> tuple[Part, ...]:
             block_part(encoder, level, width=width, kernel=kernel, first=number == 0)
             for number, kernel in enumerate(spec.block_kernels(level))
         ]
-    return (*parts, head_part(width=spec.num_features, num_organs=spec.num_organs))
+    return (*parts, head_part(width=spec.num_features, num_organs=spec.num_organs, is_bare=not spec.block_kernels(0)))
