@@ -17,7 +17,7 @@ from WholeBodyCSSLib.EngineProcess import ENGINE_DIR, LOST, EngineProcess, worke
 GOODBYE = '{"protocol": 1, "type": "goodbye", "id": ""}'
 ANSWERS = f"import sys\nfor line in sys.stdin: print('{GOODBYE}', flush=True)"
 CHATTERS = f"import sys\nprint('Warning: no GPU')\nprint('{GOODBYE}', flush=True)\nsys.stdin.read()"
-DIES = "import sys\nsys.stderr.write('first line\\nout of memory\\n')\nsys.exit(9)"
+DIES = "import sys\nsys.stdin.readline()\nsys.stderr.write('first line\\nout of memory\\n')\nsys.exit(9)"
 IS_DEAF = "import time\nprint('', flush=True)\ntime.sleep(600)"
 SHOUTS = "import sys\nsys.stderr.write('x' * 1_000_000)\nprint('" + GOODBYE + "', flush=True)\nsys.stdin.read()"
 
