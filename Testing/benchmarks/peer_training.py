@@ -137,18 +137,11 @@ def add_peer(run: Path, row: Mapping[str, Any]) -> None:
 def _train(folder: Path, *, epochs: int, iterations: int, device: str) -> int:
     """Train on all cases with nnU-Net's own trainer; returns the number of parameters."""
     import torch
-    from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerNoMirroring import (
-        nnUNetTrainerNoMirroring,
-    )
+    from nnunetv2.run.run_training import get_trainer_from_args
 
-    trainer = nnUNetTrainerNoMirroring(
-        plans=json.loads((folder / "nnUNetPlans.json").read_text()),
-        configuration=CONFIGURATION,
-        fold="all",
-        dataset_json=json.loads((folder / "dataset.json").read_text()),
-        device=torch.device(device),
-    )
+    trainer = get_trainer_from_args(folder.name, CONFIGURATION, "all", TRAINER, device=torch.device(device))
     trainer.num_epochs, trainer.num_iterations_per_epoch = epochs, iterations
+    trainer.num_val_iterations_per_epoch = max(1, iterations // 5)  # its own share: 50 to 250
     trainer.run_training()
     return sum(parameter.numel() for parameter in trainer.network.parameters())
 
