@@ -51,7 +51,8 @@ class TasksPanelTest(WidgetTestCase):
         self.assertEqual(self.cells("Task"), ["wholebody"])
         self.assertEqual(self.cells("State"), ["in use"])
         text = self.ui.cardBrowser.plainText
-        for words in ("wholebody@1", "CC-BY-SA", "BodyParts3D", "mean Dice", "Not for diagnosis"):
+        title = Registry(self.shipped).card("wholebody").title
+        for words in (title, "CC-BY-SA", "BodyParts3D", "mean Dice", "Not for diagnosis"):
             self.assertIn(words, text)
         self.assertEqual(self.ui.registrySelector.currentText, "Shipped with the extension (read-only)")
         self.assertFalse(self.ui.updateButton.enabled)
@@ -141,12 +142,13 @@ class TasksPanelTest(WidgetTestCase):
         self.panel.refresh()
         self.click(self.ui.verifyButton)
         self.waitForEnd()
-        self.assertIn("tasks/wholebody/1/decoder.safetensors was changed", self.ui.statusLabel.text)
+        name = path.relative_to(own.root).as_posix()
+        self.assertIn(f"{name} was changed", self.ui.statusLabel.text)
         self.screenshot(self.panel.widget, "tasks-damaged")
 
     def test_aDamagedCardIsAListedTaskAndNotACrash(self):
         own = Registry(self.places.writable())
-        card = own.root / "tasks/wholebody/1/card.json"
+        card = own.task_weights(own.card("wholebody")).with_name("card.json")
         card.write_bytes(card.read_bytes().replace(b"wholebody", b"wholebxdy", 1))
         self.panel.enter()
         self.assertEqual(self.cells("State"), ["damaged"])
