@@ -20,7 +20,7 @@ from wbcss.specs import DecoderSpec, EncoderSpec, spec_to_json
 from wbcss_training.atlas import MAP_FILE, TABLE_FILE
 from wbcss_training.config import TrainConfig
 from wbcss_training.learner import Learner, build_learner
-from wbcss_training.patches import Patch, patch_rng
+from wbcss_training.patches import FeaturePatch, Patch, patch_rng
 
 TASK = TaskId("boxes")
 ENCODER = EncoderSpec(
@@ -188,3 +188,16 @@ def write_plan(
         change(facts)
     path.write_text(json.dumps(facts))
     return path
+
+
+def encoded_patches(count: int = 2) -> list[FeaturePatch]:
+    """Patches of ``BoxPatches`` as an encoder of random weights sees them."""
+    torch.manual_seed(3)
+    encoder, source = Encoder(ENCODER), BoxPatches()
+    made = []
+    for number in range(count):
+        patch = source.patch(number)
+        with torch.no_grad():
+            found = encoder(patch.image[None])
+        made.append(FeaturePatch(tuple(skip[0].half() for skip in found), patch.labels, patch.annotated))
+    return made

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from wbcss.errors import SpecError
 from wbcss.nn.decoder import Decoder
-from wbcss.nn.encoder import Encoder
 from wbcss.specs import DecoderSpec
 from wbcss_training.narrowing import (
     Kept,
@@ -132,18 +131,6 @@ def test_without_the_blocks_of_a_level_all_else_stays_and_what_they_lay_between_
         assert torch.equal(value, expected), name
 
 
-def patches() -> list[FeaturePatch]:
-    torch.manual_seed(3)
-    encoder, source = Encoder(ENCODER), tiny_training.BoxPatches()
-    made = []
-    for number in range(2):
-        patch = source.patch(number)
-        with torch.no_grad():
-            found = encoder(patch.image[None])
-        made.append(FeaturePatch(tuple(skip[0].half() for skip in found), patch.labels, patch.annotated))
-    return made
-
-
 CONFIG = tiny_training.config(sampled_voxels=10**6)
 
 
@@ -168,7 +155,7 @@ def scale(network: Decoder, level: int, group: int, channel: int, factor: float)
 
 
 def test_taylor_scores_are_the_squared_derivative_by_the_size_of_a_channel() -> None:
-    whole, patch, step = decoder(), patches()[0], 1e-5
+    whole, patch, step = decoder(), tiny_training.encoded_patches()[0], 1e-5
     scores = taylor_scores(decoder().float(), tiny_training.TASK, [patch], config=CONFIG)
     assert [[len(group) for group in groups] for groups in scores] == [[5, 5], [6, 6, 6]]
     for level, groups in enumerate(scores):
@@ -185,8 +172,10 @@ def test_taylor_scores_are_the_squared_derivative_by_the_size_of_a_channel() -> 
 def test_scores_are_the_mean_over_patches_and_leave_the_decoder_alone() -> None:
     whole = decoder().float()
     before = {name: value.clone() for name, value in whole.state_dict().items()}
-    both = taylor_scores(whole, tiny_training.TASK, patches(), config=CONFIG)
-    one, other = (taylor_scores(whole, tiny_training.TASK, [patch], config=CONFIG) for patch in patches())
+    both = taylor_scores(whole, tiny_training.TASK, tiny_training.encoded_patches(), config=CONFIG)
+    one, other = (
+        taylor_scores(whole, tiny_training.TASK, [patch], config=CONFIG) for patch in tiny_training.encoded_patches()
+    )
     torch.testing.assert_close(both[0][1], (one[0][1] + other[0][1]) / 2)
     assert all(torch.equal(value, before[name]) for name, value in whole.state_dict().items())
     assert all(not module._forward_hooks for group in groups_of(whole) for module in group)
@@ -205,7 +194,7 @@ def test_silent_channels_go_first(kind: str) -> None:
     scores = (
         filter_scores(whole)
         if kind == "filters"
-        else taylor_scores(whole, tiny_training.TASK, patches(), config=CONFIG)
+        else taylor_scores(whole, tiny_training.TASK, tiny_training.encoded_patches(), config=CONFIG)
     )
     assert best_channels(scores, (3, 2)) == kept
 

@@ -83,7 +83,9 @@ def test_only_the_temperature_is_new(registry: Registry, cases: tuple[Case, ...]
     made = recalibrate(registry, SHARP, cases, run_dir=tmp_path / "run")
     assert made.card.title == "sharp@2"
     assert made.unchanged == ("spine@1", "plain@1", "sharp@1")
-    assert dataclasses.replace(made.card, version=1, sequence=old.sequence, calibration=old.calibration) == old
+    assert made.card.provenance == f"{old.provenance} Calibrated on 3 other annotated scan(s)."
+    kept = {"version": 1, "sequence": old.sequence, "calibration": old.calibration, "provenance": old.provenance}
+    assert dataclasses.replace(made.card, **kept) == old  # type: ignore[arg-type]
     assert {name: sha256 for name, sha256 in registry.fingerprint().items() if name in before} == before
     after = hash_logits(registry).tasks
     assert after.items() >= logits.items()

@@ -12,7 +12,6 @@ import torch
 from torch.optim.swa_utils import AveragedModel
 
 from wbcss.nn.decoder import Decoder
-from wbcss.nn.encoder import Encoder
 from wbcss.specs import DecoderSpec
 from wbcss_training.config import DistillConfig, TrainConfig
 from wbcss_training.distillation import feature_loss, voxel_kl, voxel_weights
@@ -30,15 +29,7 @@ PLAIN = DistillConfig(logit_weight=0.0, feature_weight=0.0)
 
 @pytest.fixture(scope="module")
 def batch() -> list[FeaturePatch]:
-    torch.manual_seed(3)
-    encoder, source = Encoder(ENCODER), tiny_training.BoxPatches()
-    made = []
-    for number in range(2):
-        patch = source.patch(number)
-        with torch.no_grad():
-            found = encoder(patch.image[None])
-        made.append(FeaturePatch(tuple(skip[0].half() for skip in found), patch.labels, patch.annotated))
-    return made
+    return tiny_training.encoded_patches()
 
 
 def teacher(seed: int = 7, spec: DecoderSpec = FULL) -> Decoder:

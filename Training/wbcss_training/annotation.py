@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -242,3 +242,13 @@ def distance_mm(one: Affine, other: Affine) -> float:
 def _listed(values: list[int], limit: int = 5) -> str:
     shown = ", ".join(str(value) for value in values[:limit])
     return f"{shown}, ..." if len(values) > limit else shown
+
+
+def organs_named(cases: Iterable[Case], *, known: Set[OrganName]) -> frozenset[OrganName]:
+    """Every organ that ``cases`` name. Raises CaseError if none of them is ``known``."""
+    named = list(dict.fromkeys(name for case in cases for name in case.values.values()))
+    if not known & set(named):
+        raise CaseError(
+            f"the cases name no organ that the model knows, got {', '.join(named)}; `wbcss organs` lists the known ones"
+        )
+    return frozenset(named)

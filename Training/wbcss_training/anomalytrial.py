@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from wbcss.errors import CaseError, InputError
+from wbcss.errors import InputError
 from wbcss.labels import OrganName
 from wbcss.loading import LoadedModel
 from wbcss.progress import IsCancelled, Progress, check_cancelled, never, silent
@@ -16,7 +16,7 @@ from wbcss.segment import Segmentation, SegmentOptions, segment
 from wbcss.statistics import organ_statistics
 from wbcss.volume import LabelMap, Volume
 
-from .annotation import Case, read_case
+from .annotation import Case, organs_named, read_case
 from .faults import KINDS, WHOLE_SCAN, Fault, FaultKind, plant
 from .findings import Notes
 from .imagecheck import check_image
@@ -152,12 +152,7 @@ def try_anomalies(
         CaseError: no organ of the cases is known to the model, or a case cannot be used.
         Cancelled: ``cancelled`` returned true.
     """
-    known = {organ.name for card in model.cards.values() for organ in card.organs}
-    named = list(dict.fromkeys(name for case in cases for name in case.values.values()))
-    if not known & set(named):
-        raise CaseError(
-            f"the cases name no organ that the model knows, got {', '.join(named)}; `wbcss organs` lists the known ones"
-        )
+    organs_named(cases, known={organ.name for card in model.cards.values() for organ in card.organs})
     tried = []
     for number, case in enumerate(cases, start=1):
         check_cancelled(cancelled)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from wbcss import __version__
-from wbcss.errors import Cancelled, CaseError, OutputError
+from wbcss.errors import Cancelled, OutputError
 from wbcss.io.atomic import write_text
 from wbcss.labels import OrganName
 from wbcss.loading import LoadedModel
@@ -22,6 +22,7 @@ from wbcss.progress import IsCancelled, Progress, never, silent
 from wbcss.segment import SegmentOptions, segment
 from wbcss.volume import LabelMap, Volume
 
+from .annotation import organs_named
 from .cases import Case, read_case
 from .metrics import TOLERANCE_MM, Agreement, agreement
 
@@ -90,11 +91,7 @@ def evaluate(
         Cancelled: ``cancelled`` returned true.
     """
     known = {organ.name for card in model.cards.values() for organ in card.organs}
-    named = list(dict.fromkeys(name for case in cases for name in case.values.values()))
-    if not known & set(named):
-        raise CaseError(
-            f"the cases name no organ that the model knows, got {', '.join(named)}; `wbcss organs` lists the known ones"
-        )
+    named = organs_named(cases, known=known)
     scores = []
     for number, case in enumerate(cases, start=1):
         if cancelled():
@@ -104,7 +101,7 @@ def evaluate(
     progress(1.0, "done")
     return Evaluation(
         cases=tuple(scores),
-        unknown=tuple(sorted(set(named) - known)),
+        unknown=tuple(sorted(named - known)),
         tasks=tuple(card.title for card in model.cards.values()),
         encoder_sha256=model.encoder_card.weights_sha256,
     )

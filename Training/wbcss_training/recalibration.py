@@ -26,6 +26,7 @@ from .annotation import Case
 from .calibration import Calibration, calibrate, draw_organ_voxels
 from .cases import CasePatches
 from .certainty import draw_claimed_voxels, fit_scale, joined_voxels
+from .features import FeatureSpec, encode_patch
 from .heldout import calibration_json
 from .patches import FeaturePatch
 from .publishing import prove_unchanged, snapshot_before
@@ -86,7 +87,8 @@ def recalibrate(
         )
     found = calibrate(groups)
     facts = {**calibration_json(found), "recalibrated_on": len(cases)}
-    fitted = replace(card, version=0, sequence=0, calibration=facts, evidence_sha256="")
+    provenance = f"{card.provenance} Calibrated on {len(cases)} other annotated scan(s)."
+    fitted = replace(card, version=0, sequence=0, calibration=facts, provenance=provenance, evidence_sha256="")
     evidence = _evidence(registry, card, fitted, model, patches, run_dir)
     if evidence is not None:
         fitted = replace(fitted, evidence_sha256=sha256_file(evidence))
@@ -123,14 +125,12 @@ def _encoded(
         foreground_share=1.0,
         augmentation="none",
     )
+    spec = FeatureSpec(patch=encoder.spec.tile, num_skips=1 + len(card.spec.stage_channels), autocast=False)
     made, total = [], TILES_PER_CASE * len(known)
     for number in range(total):
         check_cancelled(cancelled)
         progress(number / total, f"tile {number + 1} of {total}")
-        patch = source.patch(number)
-        with torch.inference_mode():
-            skips = encoder(patch.image[None])
-        made.append(FeaturePatch(tuple(skip[0].half() for skip in skips), patch.labels, patch.annotated))
+        made.append(encode_patch(source.patch(number), encoder, spec=spec, device=torch.device("cpu")))
     return made
 
 

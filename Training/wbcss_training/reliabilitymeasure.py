@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from wbcss import __version__
-from wbcss.errors import CaseError
 from wbcss.io.atomic import write_text
 from wbcss.labels import OrganName, TaskId
 from wbcss.loading import LoadedModel, TaskEvidence
@@ -20,7 +19,7 @@ from wbcss.progress import IsCancelled, Progress, check_cancelled, never, silent
 from wbcss.segment import Segmentation, SegmentOptions, segment
 from wbcss.volume import LabelMap
 
-from .annotation import Case, read_case
+from .annotation import Case, organs_named, read_case
 from .evaluate import check_report, in_model_values
 from .reliability import joined, reliability, table_error
 from .reliabilityplot import Diagram, draw_reliability
@@ -83,12 +82,7 @@ def measure_reliability(
         CaseError: no organ of the cases is known to the model, or a case cannot be used.
         Cancelled: ``cancelled`` returned true.
     """
-    known = {organ.name for card in model.cards.values() for organ in card.organs}
-    named = list(dict.fromkeys(name for case in cases for name in case.values.values()))
-    if not known & set(named):
-        raise CaseError(
-            f"the cases name no organ that the model knows, got {', '.join(named)}; `wbcss organs` lists the known ones"
-        )
+    organs_named(cases, known={organ.name for card in model.cards.values() for organ in card.organs})
     plain = uncalibrated(model)
     tables: dict[TaskId, tuple[list[Table], list[Table]]] = {task: ([], []) for task in model.cards}
     for number, case in enumerate(cases, start=1):

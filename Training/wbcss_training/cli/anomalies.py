@@ -18,7 +18,7 @@ from ..anomalyreport import anomaly_markdown, prepare_folder, save_picture, writ
 from ..anomalytrial import try_anomalies
 from ..faults import KINDS
 from ..layouts import read_case_list
-from .options import add_common, asked_tasks, count, shown
+from .options import add_common, add_tasks, asked_tasks, count, shown
 
 
 def add_parser(commands: argparse._SubParsersAction[OneLineParser]) -> None:
@@ -27,12 +27,7 @@ def add_parser(commands: argparse._SubParsersAction[OneLineParser]) -> None:
     parser.add_argument("--registry", type=Path, required=True, metavar="DIR", help="registry of the model")
     parser.add_argument("--cases", type=Path, required=True, metavar="DIR|LIST.json", help="annotated healthy scans")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets anomalies.json and anomalies.md")
-    parser.add_argument(
-        "--task",
-        action="append",
-        metavar="NAME",
-        help="only this task; may be given again (default: all but those on request)",
-    )
+    add_tasks(parser)
     parser.add_argument(
         "--kind", action="append", choices=KINDS, help="only this fault; may be given again (default: all)"
     )

@@ -21,7 +21,7 @@ from ..cases import Case, read_case_list
 from ..evaluate import check_report, evaluate, report_markdown, write_report
 from ..forgetting import evaluate_merged, merged_markdown, write_merged
 from ..mergelearning import learn_rules
-from .options import add_common, asked_tasks, count, shown
+from .options import add_common, add_tasks, asked_tasks, count, shown
 
 
 def add_parser(commands: argparse._SubParsersAction[OneLineParser]) -> None:
@@ -29,12 +29,7 @@ def add_parser(commands: argparse._SubParsersAction[OneLineParser]) -> None:
     parser.add_argument("--registry", type=Path, required=True, metavar="DIR", help="registry of the model")
     parser.add_argument("--cases", type=Path, required=True, metavar="LIST.json", help="list, or nnU-Net raw folder")
     parser.add_argument("--out", type=Path, required=True, metavar="REPORT.json", help="a table goes beside it as .md")
-    parser.add_argument(
-        "--task",
-        action="append",
-        metavar="NAME",
-        help="only this task; may be given again (default: all but those on request)",
-    )
+    add_tasks(parser)
     parser.add_argument(
         "--merge-rule",
         choices=get_args(MergeStrategy),

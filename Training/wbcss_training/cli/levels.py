@@ -18,7 +18,7 @@ from wbcss.segment import SegmentOptions
 from ..evaluate import check_report
 from ..layouts import read_case_list
 from ..levelmeasure import measure_levels
-from .options import add_common, asked_tasks, count, shown
+from .options import add_common, add_tasks, asked_tasks, count, shown
 
 
 def add_parser(commands: argparse._SubParsersAction[OneLineParser]) -> None:
@@ -27,12 +27,7 @@ def add_parser(commands: argparse._SubParsersAction[OneLineParser]) -> None:
     parser.add_argument("--registry", type=Path, required=True, metavar="DIR", help="registry with a level head")
     parser.add_argument("--cases", type=Path, required=True, metavar="DIR|LIST.json", help="annotated scans")
     parser.add_argument("--out", type=Path, required=True, metavar="REPORT.json", help="every organ and every crop")
-    parser.add_argument(
-        "--task",
-        action="append",
-        metavar="NAME",
-        help="only this task; may be given again (default: all but those on request)",
-    )
+    add_tasks(parser)
     parser.add_argument(
         "--parts", type=count, default=3, metavar="N", help="cut every scan into N along the body; 0: levels only"
     )

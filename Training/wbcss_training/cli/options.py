@@ -102,6 +102,16 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--verbose", action="store_true", help="log to standard error, with every traceback")
 
 
+def add_tasks(parser: argparse.ArgumentParser) -> None:
+    """``--task``, which ``asked_tasks`` reads."""
+    parser.add_argument(
+        "--task",
+        action="append",
+        metavar="NAME",
+        help="only this task; may be given again (default: all but those on request)",
+    )
+
+
 def asked_tasks(args: argparse.Namespace) -> tuple[TaskId, ...] | None:
     """The tasks of ``--task``, or those of ``--registry`` that run for somebody who names none; None if all do.
 

@@ -16,7 +16,7 @@ from wbcss.segment import SegmentOptions
 from ..evaluate import check_report
 from ..layouts import read_case_list
 from ..reliabilitymeasure import measure_reliability, reliability_markdown, write_reliability
-from .options import add_common, asked_tasks, count, shown
+from .options import add_common, add_tasks, asked_tasks, count, shown
 
 
 def add_parser(commands: argparse._SubParsersAction[OneLineParser]) -> None:
@@ -27,12 +27,7 @@ def add_parser(commands: argparse._SubParsersAction[OneLineParser]) -> None:
     parser.add_argument(
         "--out", type=Path, required=True, metavar="REPORT.json", help="a table and a picture go beside it"
     )
-    parser.add_argument(
-        "--task",
-        action="append",
-        metavar="NAME",
-        help="only this task; may be given again (default: all but those on request)",
-    )
+    add_tasks(parser)
     parser.add_argument("--first", type=count, metavar="N", help="only the first N scans")
     add_common(parser)
     parser.set_defaults(run=_run)

@@ -71,28 +71,34 @@ def learn(
     if args.threads:
         torch.set_num_threads(args.threads)
     with stop_on_signals() as signaled, hold(args, folder, signaled) as stopped:
-        chosen = choose_cases(
-            args.cases,
-            folder,
-            organs=organs,
-            leave_out=args.leave_out,
-            same_grid=args.same_grid,
-            validation_fraction=args.validation_fraction,
-            seed=args.seed,
-            split_file=args.split,
-            progress=shown(as_json=args.json),
-            cancelled=stopped,
-        )
-        tell_all(chosen.warnings, as_json=args.json)
+        chosen = chosen_cases(args, folder, organs, stopped)
         request = request_for(chosen, registry)
         if args.dry_run:
             return estimate_run(args, request, registry)
         return run_and_tell(args, request, registry, stopped)
 
 
+def chosen_cases(args: argparse.Namespace, folder: RunFolder, organs: OrganChoice, stopped: IsCancelled) -> ChosenCases:
+    """The cases that the options name, checked and split; warnings are told."""
+    chosen = choose_cases(
+        args.cases,
+        folder,
+        organs=organs,
+        leave_out=args.leave_out,
+        same_grid=args.same_grid,
+        validation_fraction=args.validation_fraction,
+        seed=args.seed,
+        split_file=args.split,
+        progress=shown(as_json=args.json),
+        cancelled=stopped,
+    )
+    tell_all(chosen.warnings, as_json=args.json)
+    return chosen
+
+
 def refuse_other_run(args: argparse.Namespace) -> None:
     """Raise SpecError if the run folder holds a run and nobody asked to go on with it."""
-    if RunFolder(args.run_dir).is_begun and not (args.resume or args.dry_run):
+    if RunFolder(args.run_dir).is_begun and not (args.resume or getattr(args, "dry_run", False)):
         raise SpecError(f"the run folder {args.run_dir} already holds a run; add --resume or name another folder")
 
 
@@ -105,17 +111,17 @@ def hold(
 
 def train_config(args: argparse.Namespace) -> TrainConfig:
     """The training schedule: the usual one with what the options change."""
-    values = spec_to_json(ENROLL_CONFIG)
-    if args.config is not None:
-        values |= read_object(args.config, "a training schedule")
+    values = spec_to_json(ENROLL_CONFIG) | read_object(args.config, "a training schedule")
     values["seed"] = args.seed
     if args.steps is not None:
         values["steps"] = args.steps
     return spec_from_json(TrainConfig, values)
 
 
-def read_object(path: Path, what: str) -> dict[str, Any]:
-    """A JSON object. Raises SpecError."""
+def read_object(path: Path | None, what: str) -> dict[str, Any]:
+    """A JSON object, empty for no file. Raises SpecError."""
+    if path is None:
+        return {}
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -12,13 +12,12 @@ import torch
 from wbcss.cli.main import OneLineParser
 from wbcss.console import stop_on_signals
 from wbcss.devices import resolve_device
-from wbcss.errors import EXIT_DONE, SpecError
+from wbcss.errors import EXIT_DONE
 from wbcss.labels import parse_task_id
 from wbcss.registry import Registry
 from wbcss.specs import DecoderSpec, spec_from_json, spec_to_json
 
-from ..casechoice import ChosenCases, choose_cases
-from ..config import TrainConfig
+from ..casechoice import ChosenCases
 from ..enrollment import ENROLL_CONFIG, EnrollmentRequest
 from ..mapping import ALL_ORGANS, parse_choice
 from ..runfolder import RunFolder
@@ -28,6 +27,7 @@ from ..search.searcher import SearchConfig
 from ..search.space import full_decoder
 from ..search.study import SPEC, StudyRequest, run_study
 from .options import add_cases, add_common, add_split, count, positive, shown
+from .runs import chosen_cases, read_object, refuse_other_run, tell_all, train_config
 
 _TASK = "search"
 
@@ -100,35 +100,23 @@ def _seeds(text: str) -> tuple[int, ...]:
 
 
 def _run(args: argparse.Namespace) -> int:
+    refuse_other_run(args)
     folder = RunFolder(args.run_dir)
-    if folder.is_begun and not args.resume:
-        raise SpecError(f"the run folder {args.run_dir} already holds a run; add --resume or name another folder")
     registry = Registry(args.registry)
     registry.encoder_card()  # refuse a registry without an encoder before reading a single scan
     device = resolve_device(args.device)
     if args.threads:
         torch.set_num_threads(args.threads)
     with stop_on_signals() as signaled, at_work(folder, signaled) as stopped:
-        chosen = choose_cases(
-            args.cases,
-            folder,
-            organs=parse_choice(args.organs) if args.organs is not None else ALL_ORGANS,
-            leave_out=args.leave_out,
-            same_grid=args.same_grid,
-            validation_fraction=args.validation_fraction,
-            seed=args.seed,
-            split_file=args.split,
-            progress=shown(as_json=args.json),
-            cancelled=stopped,
-        )
-        _tell(chosen.warnings, as_json=args.json)
+        organs = parse_choice(args.organs) if args.organs is not None else ALL_ORGANS
+        chosen = chosen_cases(args, folder, organs, stopped)
         report = run_study(
             _request(args, chosen, registry, device),
             registry,
             run_dir=args.run_dir,
             device=device,
             num_workers=args.workers,
-            tell=lambda text: _tell((text,), as_json=args.json),
+            tell=lambda text: tell_all((text,), as_json=args.json),
             progress=shown(as_json=args.json),
             cancelled=stopped,
         )
@@ -139,12 +127,9 @@ def _run(args: argparse.Namespace) -> int:
 
 def _request(args: argparse.Namespace, chosen: ChosenCases, registry: Registry, device: torch.device) -> StudyRequest:
     split = chosen.split
-    train = spec_to_json(ENROLL_CONFIG) | _values(args.config, "a training schedule") | {"seed": args.seed}
-    if args.steps is not None:
-        train["steps"] = args.steps
     full = spec_to_json(full_decoder(registry.encoder_card().spec, num_organs=len(chosen.organs)))
-    full |= _values(args.full, "a decoder spec") | {"num_organs": len(chosen.organs)}
-    search = {"budget": args.budget, **_values(args.search_config, "a search")}
+    full |= read_object(args.full, "a decoder spec") | {"num_organs": len(chosen.organs)}
+    search = {"budget": args.budget, **read_object(args.search_config, "a search")}
     return StudyRequest(
         task=EnrollmentRequest(
             task=parse_task_id(_TASK),
@@ -154,7 +139,7 @@ def _request(args: argparse.Namespace, chosen: ChosenCases, registry: Registry, 
             training_ids=split.train_ids,
             validation_ids=split.validation_ids,
             decoder=spec_from_json(DecoderSpec, full),
-            train=spec_from_json(TrainConfig, train),
+            train=train_config(args),
             coarse_share=0.0,
             cache_gib=args.cache_gib,
             license="",
@@ -173,22 +158,3 @@ def _target(text: str | None, device: torch.device) -> torch.device | Path:
     if text is None:
         return device
     return Path(text) if text.endswith(".json") else resolve_device(text)
-
-
-def _values(path: Path | None, what: str) -> dict[str, object]:
-    """A JSON object, empty for no file. Raises SpecError."""
-    if path is None:
-        return {}
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SpecError(f"expected {what} in JSON, got {path.name}: {error}") from error
-    if not isinstance(values, dict):
-        raise SpecError(f"expected {what} as a JSON object, got {type(values).__name__} in {path.name}")
-    return values
-
-
-def _tell(sentences: tuple[str, ...], *, as_json: bool) -> None:
-    for sentence in sentences:
-        sys.stdout.write(json.dumps({"note": sentence}) + "\n" if as_json else f"{sentence}\n")
-    sys.stdout.flush()
