@@ -235,26 +235,26 @@ BROKEN_CASES = (
         "at most 4000 mm .*got 5040 mm",
     ),
     BrokenCases(
-        "an 8-bit picture", _with_image(_voxels(_scaled(0, 255))), "image_not_hu", "from 0 to 255; this is an 8"
+        "an 8-bit picture", _with_image(_voxels(_scaled(0, 255))), "image_not_hu", "from 0 to 255, .*; this is an 8"
     ),
     BrokenCases(
         "stored values without the intercept",
         _with_image(_voxels(lambda: hu() + np.int16(1024))),
         "image_not_hu",
-        r"got values from \d+ to 10\d\d; this is an MR, or the intercept",
+        r"got values from \d+ to 10\d\d, .*; this is an MR, or the intercept",
     ),
     BrokenCases("image scaled to 0..1", _with_image(_voxels(_scaled(0, 1))), "image_not_hu", "from 0 to 1; undo"),
     BrokenCases(
         "an MR with a little ringing",
         _with_image(_voxels(_scaled(-15, 800))),
         "image_not_hu",
-        "0.00% below it; this is no CT",
+        "0.00% below -20, .*; this is no CT",
     ),
     BrokenCases(
         "image with one value",
         _with_image(_voxels(lambda: np.full(SHAPE, 40, np.int16))),
         "image_not_hu",
-        "must show something, got 40 in every voxel",
+        "got 40 in every voxel; the image shows nothing",
     ),
     BrokenCases(
         "image of air",

@@ -32,6 +32,11 @@ def checkTexts() -> dict[str, CheckText]:
             fact=_("Reaches the edge of the image."),
             advice=_("Do not take its volume as that of the whole organ."),
         ),
+        "values_doubtful": CheckText(
+            title=_("not a CT?"),
+            fact=_("The values of the scan are not those of a CT."),
+            advice=_("Do not trust any outline; load the CT in Hounsfield units and segment again."),
+        ),
         "low_confidence": CheckText(
             title=_("low confidence"),
             fact=_("The network is unsure of it."),

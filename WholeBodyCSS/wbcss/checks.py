@@ -75,6 +75,7 @@ class OrganFacts:
         dispute_ras_mm: Where those disagree most.
         volume_range_ml: Volumes to be expected by the training cases.
         renumbered: What became this organ when bones were numbered anew.
+        values: What speaks against the values of the whole scan; "" if nothing.
     """
 
     anomaly: float | None = None
@@ -82,6 +83,7 @@ class OrganFacts:
     dispute_ras_mm: Place | None = None
     volume_range_ml: tuple[float, float] | None = None
     renumbered: tuple[OrganName, ...] = ()
+    values: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +182,16 @@ def renumbered(finding: Finding) -> Check | None:
     return Check(flag="renumbered", reason=reason, place_ras_mm=finding.center_ras_mm)
 
 
+def values_doubtful(finding: Finding) -> Check | None:
+    """The scan is no CT in Hounsfield units, so nothing that was found in it can be trusted."""
+    if not finding.facts.values:
+        return None
+    reason = f"comes from a scan that does not look like a CT: {finding.facts.values}"
+    return Check(flag="values_doubtful", reason=reason, place_ras_mm=finding.center_ras_mm)
+
+
 RULES: tuple[Rule, ...] = (
+    values_doubtful,
     touches_border,
     low_confidence,
     several_pieces,

@@ -18,6 +18,7 @@ from .checks import OrganFacts
 from .devices import Step, descend, ladder, limited_threads, resolve_device
 from .errors import InputError
 from .heads import TaskHead, channel_labels
+from .hounsfield import ValueDoubt, doubt_values
 from .inference import Clock, Pass, Scan, TileFeeder
 from .labels import OrganName, TaskId
 from .levelcard import ranges_of
@@ -210,6 +211,7 @@ class _Job:
         with self._clock.stage("read"):
             i, j, k = (self._volume.spacing_mm[axis] for axis in grid.orientation.permutation)
             body = find_body(voxels, (i, j, k), grid)
+            doubt = None if body.depth() is None else doubt_values(self._volume.voxels)
         steps = ladder(device, self._spec.tile, self._spec.divisor)
         report, taken = descend(steps, partial(self._attempt, scan, body), lambda text: self._progress(0.0, text))
         repaired: tuple[Renumbering, ...] = ()
@@ -227,9 +229,15 @@ class _Job:
             dataclasses.replace(
                 report,
                 ladder=taken,
-                warnings=(*self._warnings(body, report), *_told(repaired), *taken),
+                warnings=(*self._warnings(body, report, doubt), *_told(repaired), *taken),
             ),
-            facts=organ_facts(self._testimony, cards, self._chosen.organs, repaired),
+            facts=organ_facts(
+                self._testimony,
+                cards,
+                self._chosen.organs,
+                repaired,
+                values=doubt.found if doubt is not None and doubt.is_certain else "",
+            ),
             candidates=self._testimony.candidates,
             descriptors=self._descriptors,
             renumberings=repaired,
@@ -352,10 +360,12 @@ class _Job:
             stage_seconds=dict(self._clock.seconds),
         )
 
-    def _warnings(self, body: Extent, report: RunReport) -> list[str]:
+    def _warnings(self, body: Extent, report: RunReport, doubt: ValueDoubt | None) -> list[str]:
         warnings = [] if report.body_part is None else report.body_part.warnings()
         if body.depth() is None:
             warnings.append("the scan holds nothing but air; no organ was looked for")
+        if doubt is not None:
+            warnings.append(doubt.sentence)
         spacing = self._volume.spacing_mm
         if max(spacing) > COARSE * max(self._spec.spacing_mm):
             warnings.append(f"voxels are {max(spacing):.1f} mm apart along one axis; small organs may be missed")

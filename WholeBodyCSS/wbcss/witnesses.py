@@ -123,8 +123,13 @@ def organ_facts(
     organs: Sequence[Organ],
     renumberings: Sequence[Renumbering],
     rules: CheckRules = CheckRules(),
+    *,
+    values: str = "",
 ) -> dict[OrganName, OrganFacts]:
-    """What the checks are told about each of ``organs``, by the task that speaks for it."""
+    """What the checks are told about each of ``organs``, by the task that speaks for it.
+
+    ``values`` is what speaks against the values of the whole scan.
+    """
     changed: dict[OrganName, list[OrganName]] = {}
     for renumbering in renumberings:
         changed.setdefault(renumbering.after, []).append(renumbering.before)
@@ -135,7 +140,7 @@ def organ_facts(
         knowing = [task for task, card in cards.items() if any(known.name == organ.name for known in card.organs)]
         task = owner or (knowing[0] if len(knowing) == 1 else None)
         if task is None:
-            facts[organ.name] = OrganFacts(renumbered=tuple(changed.get(organ.name, ())))
+            facts[organ.name] = OrganFacts(renumbered=tuple(changed.get(organ.name, ())), values=values)
             continue
         witness = testimony.witnesses.get((task, organ.label))
         agreement = next((candidate.inputs[3] for candidate in rivals if candidate.speaks), None)
@@ -145,6 +150,7 @@ def organ_facts(
             dispute_ras_mm=testimony.disputes_ras_mm.get(organ.label),
             volume_range_ml=volume_range(cards[task], organ.name, rules),
             renumbered=tuple(dict.fromkeys(changed.get(organ.name, ()))),
+            values=values,
         )
     return facts
 

@@ -15,7 +15,7 @@ from .dicomfile import is_dicom
 from .itkfile import read_itk
 from .labelmap import Labels, labels_json_path, read_labels
 from .nifti import read_nifti
-from .voxels import check_grid, hounsfield_warnings, to_voxels
+from .voxels import check_grid, to_voxels
 
 __all__ = ["InputItem", "Labels", "ReadResult", "list_inputs", "read_labels", "read_volume"]
 
@@ -74,11 +74,11 @@ def read_volume(path: Path, *, series: str | None = None) -> ReadResult:
     try:
         if path.is_dir():
             volume, warnings, files = read_dicom_folder(path, series=series)
-            return ReadResult(volume, (*warnings, *hounsfield_warnings(volume.voxels)), "dicom", files)
+            return ReadResult(volume, warnings, "dicom", files)
         if series is not None:
             raise InputError(f"a series can be chosen only in a folder of DICOM files, {path} is a file")
         volume, warnings = _read_file(path)
-        return ReadResult(volume, (*warnings, *hounsfield_warnings(volume.voxels)), "file", (path,))
+        return ReadResult(volume, warnings, "file", (path,))
     except OSError as error:
         raise _cannot_open(path, error) from error
     except (VolumeFileError, GeometryError) as error:

@@ -16,7 +16,6 @@ SLAB_VOXELS = 1 << 23
 
 _INT16 = np.iinfo(np.int16)
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
-_HIGHEST_PLAUSIBLE_MINIMUM_HU = -200
 _SPACING_RANGE_MM = (0.01, 100.0)
 
 
@@ -57,17 +56,6 @@ def check_grid(affine: Affine) -> None:
         raise GeometryError(
             f"voxel spacing must be {low:g} to {high:g} mm, got {_by(spacing)} mm; is the file's unit right?"
         )
-
-
-def hounsfield_warnings(voxels: Voxels) -> tuple[str, ...]:
-    """A warning when ``voxels`` cannot be a CT in HU, which always shows some air or fat, else nothing."""
-    low, high = int(np.floor(voxels.min())), int(np.ceil(voxels.max()))
-    if low <= _HIGHEST_PLAUSIBLE_MINIMUM_HU:
-        return ()
-    return (
-        f"values run from {low} to {high}, but a CT in Hounsfield units has air near -1000; "
-        "check that the image is a CT and was not rescaled",
-    )
 
 
 def slabs(array: npt.NDArray[Any], *, voxels: int = SLAB_VOXELS) -> Iterator[tuple[slice, npt.NDArray[Any]]]:
