@@ -43,6 +43,7 @@ def level_card(ranges: Mapping[str, LevelRange] | None = None, **changes: object
         anchors_cm={OrganName("vertebrae_L1"): 60.0},
         ranges_cm={OrganName(name): levels for name, levels in (ranges or {}).items()},
         error_cm=0.5,
+        margin_cm=0.5,
         license="CC0-1.0",
         provenance="made by a test",
         created="2026-11-20",

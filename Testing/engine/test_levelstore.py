@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 
 import numpy as np
@@ -148,6 +149,7 @@ def test_a_card_survives_writing_and_reading() -> None:
         ({"hidden": 0}, "must be at least 1 wide, got 0"),
         ({"ranges_cm": {LIVER: (5.0, 4.0)}}, "levels of liver must be two numbers, first < last, got 5.0 and 4.0"),
         ({"error_cm": -1.0}, "error_cm must be a number of at least 0, got -1.0"),
+        ({"margin_cm": math.nan}, "margin_cm must be a number of at least 0, got nan"),
         ({"created": "soon"}, "must be an ISO date such as 2026-11-20, got 'soon'"),
     ],
 )

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from level_model import body, level_card, reading_head
+from level_model import SCALE_CM, body, level_card, reading_head
 from tiny_enrollment import registry_with_earlier_task, request
 from tiny_training import write_plan
 
+from wbcss.bodypart import DOUBTS, MAX_DOUBT_CM
 from wbcss.errors import RunError, SpecError
 from wbcss.labels import OrganName, TaskId
 from wbcss.levelcard import ranges_of
@@ -27,7 +28,9 @@ from wbcss.specs import EncoderSpec
 from wbcss_training.bodylevels import ANCHORS_CM, REGIONS_CM
 from wbcss_training.bodypart import (
     LevelConfig,
+    _parted,
     held_out_errors,
+    held_out_margin,
     level_loss,
     open_level_sources,
     train_body_part,
@@ -127,6 +130,43 @@ def test_errors_need_a_slab_of_known_level() -> None:
         held_out_errors(LevelHead(3, 4), unknown)
 
 
+def placed(off_cm: float, *, slabs: int = 6) -> LevelSample:
+    """A tile that ``reading_head`` reads exactly, if its levels are those of the truth plus ``off_cm``."""
+    seen = 40.0 + 4.8 * torch.arange(float(slabs)).flip(0)
+    deep = (seen / 100 + 0.1).expand(1, 2, 2, slabs).half()
+    return LevelSample(deep, seen - off_cm, 48.0 * torch.arange(float(slabs)), torch.ones(slabs, dtype=torch.bool))
+
+
+def test_the_margin_is_what_curves_are_off_beyond_their_doubt() -> None:
+    """A steady error of 7 cm: the head is sure to within its own scale, so the doubt is that over sqrt(6) slabs."""
+    error_cm = 0.1
+    doubt_cm = max(SCALE_CM, error_cm / np.log(20)) / np.sqrt(6)
+    found = held_out_margin(reading_head(), [placed(7.0) for _ in range(4)], error_cm=error_cm)
+    assert found["margin_95_cm"] == pytest.approx(7.0 - DOUBTS * doubt_cm, abs=0.15)
+    assert (found["tiles"], found["tiles_that_decide"]) == (4.0, 1.0)
+    exact = held_out_margin(reading_head(), [placed(0.0)], error_cm=error_cm)
+    assert exact["margin_95_cm"] == 0.0
+
+
+def test_tiles_that_may_not_decide_do_not_count() -> None:
+    """With answers good to 20 cm six slabs leave a doubt above the 8 cm that are allowed, and seven one below."""
+    error_cm = 20 * np.log(20)
+    assert 20 / np.sqrt(7) < MAX_DOUBT_CM < 20 / np.sqrt(6)
+    found = held_out_margin(reading_head(), [placed(17.0, slabs=7), placed(99.0)], error_cm=error_cm)
+    assert (found["tiles"], found["tiles_that_decide"]) == (2.0, 0.5)
+    assert found["margin_95_cm"] == pytest.approx(17.0 - DOUBTS * 20 / np.sqrt(7), abs=0.2)
+    none = held_out_margin(reading_head(), [placed(99.0)], error_cm=error_cm)
+    assert (none["margin_95_cm"], none["tiles_that_decide"]) == (error_cm, 0.0)
+
+
+def test_every_source_is_held_out_in_part() -> None:
+    samples_of = [placed(float(number)) for number in range(48)]
+    training, held_out = _parted(samples_of, 2)
+    sources = [samples_of.index(sample) % 2 for sample in held_out]
+    assert (len(training), len(held_out)) == (42, 6)
+    assert sorted(sources) == [0, 0, 0, 1, 1, 1]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -158,6 +198,7 @@ def test_a_head_is_published_and_nothing_else_changes(registry: Registry, atlas_
     assert card.anchors_cm == dict(ANCHORS_CM)
     assert LIVER in card.ranges_cm
     assert card.error_cm == card.validation["error_95_cm"]
+    assert card.margin_cm == card.validation["margin_95_cm"]
     assert card.training["sources"] == ["atlas"]
     assert card.license == registry.encoder_card().license
     text = (registry.root / "encoder" / "body_part" / "card.json").read_text()

@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from wbcss.bodypart import DOUBTS, levels_of_planes, may_decide, observation_weight
 from wbcss.errors import RunError, SpecError
 from wbcss.io.atomic import write_text
 from wbcss.labels import OrganName, parse_task_id
 from wbcss.levelcard import LevelCard
-from wbcss.levels import MAX_STRETCH, MIN_STRETCH, MM_PER_CM, LevelRange
+from wbcss.levels import MAX_STRETCH, MIN_STRETCH, MM_PER_CM, LevelRange, fit_curve
 from wbcss.levelstore import StagedLevelHead, publish_level_head
 from wbcss.loading import load_encoder, save_weights
 from wbcss.nn.levelhead import EMPTY_SCALE_CM, LevelHead
@@ -227,6 +228,40 @@ def held_out_errors(head: LevelHead, samples: Sequence[LevelSample]) -> dict[str
     }
 
 
+def held_out_margin(head: LevelHead, samples: Sequence[LevelSample], *, error_cm: float) -> dict[str, float]:
+    """What curves through single ``samples`` are off beyond the doubt about them, and how often a curve may decide.
+
+    A tile is the least that a scan shows, and a curve through a whole scan is surer than those measured here. Samples
+    whose curve may not decide by the rules of the product do not count. With none that may, the margin is ``error_cm``.
+    """
+    beyond, count = [], 0
+    for sample in samples:
+        told = torch.isfinite(sample.levels_cm)
+        if not bool(told.any()):
+            continue
+        count += 1
+        levels, scales = levels_of_planes(head, sample.deep)
+        weights = [observation_weight(level, scale, error_cm) for level, scale in zip(levels, scales, strict=True)]
+        curve = fit_curve(sample.heights_mm.numpy(), levels, weights)
+        if curve is not None and may_decide(curve):
+            off = np.abs(curve.at(sample.heights_mm[told].numpy()) - sample.levels_cm[told].numpy())
+            beyond.append(np.maximum(off - DOUBTS * curve.doubt_cm, 0.0))
+    margin_cm = float(np.quantile(np.concatenate(beyond), _ERROR_QUANTILE)) if beyond else error_cm
+    return {
+        "margin_95_cm": margin_cm,
+        "tiles": float(count),
+        "tiles_that_decide": round(len(beyond) / count, 3) if count else 0.0,
+    }
+
+
+def _parted(samples: Sequence[LevelSample], num_sources: int) -> tuple[list[LevelSample], list[LevelSample]]:
+    """Samples to learn from and to hold out, of every source its share: they were drawn from the sources in turn."""
+    parts: tuple[list[LevelSample], list[LevelSample]] = [], []
+    for number, sample in enumerate(samples):
+        parts[number // num_sources % _HELD_OUT_EVERY == 0].append(sample)
+    return parts
+
+
 def train_body_part(
     source: Path,
     registry: Registry,
@@ -282,8 +317,7 @@ def train_body_part(
         progress=lambda share, text: progress(0.9 * share, text),
         cancelled=cancelled,
     )
-    held_out = samples[::_HELD_OUT_EVERY]
-    training = [sample for number, sample in enumerate(samples) if number % _HELD_OUT_EVERY]
+    training, held_out = _parted(samples, len(opened.sources))
     head = train_level_head(
         training,
         config,
@@ -293,6 +327,7 @@ def train_body_part(
     )
     save_weights(head.state_dict(), run_dir / _HEAD)
     errors = held_out_errors(head, held_out)
+    errors |= held_out_margin(head, held_out, error_cm=errors["error_95_cm"])
     card = LevelCard(
         encoder_sha256=encoder_card.weights_sha256,
         weights_sha256=hashlib.sha256((run_dir / _HEAD).read_bytes()).hexdigest(),
@@ -301,6 +336,7 @@ def train_body_part(
         anchors_cm=ANCHORS_CM,
         ranges_cm=opened.ranges_cm,
         error_cm=errors["error_95_cm"],
+        margin_cm=errors["margin_95_cm"],
         training={**identity["config"], "sources": list(opened.description)},
         validation=errors,
         license=license or encoder_card.license,

@@ -41,7 +41,7 @@ MAX_DOUBT_CM = 8.0
 """A curve in more doubt is not trusted: the scan shows no body, too little of it, or one unknown to the head."""
 
 DOUBTS = 2.0
-"""The margin of every comparison: the head's error and this many times the doubt about the scan at hand."""
+"""The margin of every comparison: that of the head's card and this many times the doubt about the scan at hand."""
 
 LEAST_SCALE_SHARE = 0.5
 """A level this share as unsure as that of an empty plane is no observation: there is hardly any body there."""
@@ -177,8 +177,7 @@ class BodyPartGate:
     @property
     def is_trusted(self) -> bool:
         """Whether the curve is good enough to decide by."""
-        curve = self.curve
-        return curve is not None and not curve.is_reversed and curve.doubt_cm <= MAX_DOUBT_CM
+        return may_decide(self.curve)
 
     def chooser(self, starts_ij: Sequence[tuple[int, int]], k_start: int) -> ChooseTasks:
         """For ``TileEncoderDecoder.features`` of the tiles at ``starts_ij`` of the layer at ``k_start``."""
@@ -263,7 +262,7 @@ class BodyPartGate:
         """Levels of the model planes from ``planes[0]`` to ``planes[1]``, with the margin of doubt."""
         curve = self.curve
         assert curve is not None  # noqa: S101 -- the caller asked whether it is trusted, or there
-        margin_cm = self._card.error_cm + DOUBTS * curve.doubt_cm
+        margin_cm = self._card.margin_cm + DOUBTS * curve.doubt_cm
         return widened(curve.range_of(np.array(planes) * self._grid.spacing_mm[2]), margin_cm)
 
     def _observe(self, deep: torch.Tensor, starts_ij: Sequence[tuple[int, int]], k_start: int) -> None:
@@ -285,6 +284,11 @@ class BodyPartGate:
                     self._levels.append(float(levels[tile, row]))
                     self._weights.append(weight)
                     self._is_stale = True
+
+
+def may_decide(curve: LevelCurve | None) -> bool:
+    """Whether there is a curve to decide by, head up and in little doubt."""
+    return curve is not None and not curve.is_reversed and curve.doubt_cm <= MAX_DOUBT_CM
 
 
 def observation_weight(level_cm: float, scale_cm: float, error_cm: float) -> float:
