@@ -57,6 +57,17 @@ def test_a_task_is_enrolled_to_run_on_request(command: list[str], registry: Regi
     assert needed_tasks(registry) == ("spine",)
 
 
+@pytest.mark.parametrize(("option", "stays"), [((), True), (("--no-on-request",), False)])
+def test_a_new_version_stays_on_request_unless_told_otherwise(
+    option: tuple[str, ...], stays: bool, command: list[str], registry: Registry, tmp_path: Path
+) -> None:
+    assert main(["enroll", *command, "--steps", "2", "--on-request"]) == 0
+    again = [str(tmp_path / "again") if word == str(tmp_path / "run") else word for word in command]
+    assert main(["enroll", *again, "--steps", "2", "--seed", "1", *option]) == 0
+    card = registry.card(tiny_enrollment.TASK)
+    assert (card.version, card.on_request) == (2, stays)
+
+
 def test_progress_and_report_come_as_json_lines(command: list[str], capsys: Capture) -> None:
     assert main(["enroll", *command, "--steps", "2", "--json"]) == 0
     captured = capsys.readouterr()

@@ -72,9 +72,9 @@ def add_parser(commands: argparse._SubParsersAction[OneLineParser]) -> None:
     parser.add_argument("--limits", default="", metavar="TEXT", help="what it cannot do, in words")
     parser.add_argument(
         "--on-request",
-        action="store_true",
+        action=argparse.BooleanOptionalAction,
         help="let it run only for those who name it, or an organ that only it knows: for a task, as of lesions learned "
-        "from few cases, that would mislead those who did not ask for it",
+        "from few cases, that would mislead those who did not ask for it (default: as its version before, else no)",
     )
     parser.add_argument(
         "--organ-cards", type=Path, metavar="FILE.json", help="name, color and codes of organs that the catalogue lacks"
@@ -111,9 +111,16 @@ def _request(args: argparse.Namespace, chosen: ChosenCases, registry: Registry) 
         license=args.license or "",
         provenance=args.provenance or "",
         limits=args.limits,
-        on_request=args.on_request,
+        on_request=_on_request(args, registry),
         organ_cards=_organ_cards(args.organ_cards, chosen.organs),
     )
+
+
+def _on_request(args: argparse.Namespace, registry: Registry) -> bool:
+    """As asked, else as the version before: nobody lets a task run by default by forgetting an option."""
+    if args.on_request is not None:
+        return bool(args.on_request)
+    return any(card.on_request for card in registry.tasks() if card.task == args.task)
 
 
 def _start(args: argparse.Namespace, registry: Registry, organs: tuple[OrganName, ...]) -> TaskCard | None:
