@@ -17,11 +17,11 @@ from wbcss.labels import OrganName
 from wbcss.loading import LoadedModel, load_model
 from wbcss.segment import SegmentOptions
 from wbcss.volume import Volume
+from wbcss_training.annotation import in_model_values
 from wbcss_training.cases import Case, read_case_list
 from wbcss_training.evaluate import (
     check_report,
     evaluate,
-    in_model_values,
     report_json,
     report_markdown,
     write_report,

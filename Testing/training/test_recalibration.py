@@ -15,7 +15,7 @@ from wbcss.cards import TaskCard
 from wbcss.confidence import ConfidenceHead
 from wbcss.errors import Cancelled, CaseError
 from wbcss.labels import TaskId
-from wbcss.loading import TaskEvidence, load_evidence, load_model, save_evidence, save_weights
+from wbcss.loading import LoadedModel, TaskEvidence, load_evidence, load_model, save_evidence, save_weights
 from wbcss.nn.decoder import Decoder
 from wbcss.proof import hash_logits
 from wbcss.registry import Registry, StagedTask
@@ -23,7 +23,8 @@ from wbcss.weights import confidence_shapes
 from wbcss_training.cases import Case, read_case_list
 from wbcss_training.cli.main import main
 from wbcss_training.publishing import organs_for
-from wbcss_training.recalibration import recalibrate
+from wbcss_training.recalibration import recalibrate, rescaled, scan_facts
+from wbcss_training.scanclaims import ScanClaims, judge
 
 Capture = pytest.CaptureFixture[str]
 PLAIN, SHARP = TaskId("plain"), TaskId("sharp")
@@ -84,8 +85,8 @@ def test_only_the_temperature_is_new(registry: Registry, cases: tuple[Case, ...]
     assert made.card.title == "sharp@2"
     assert made.unchanged == ("spine@1", "plain@1", "sharp@1")
     assert made.card.provenance == f"{old.provenance} Calibrated on 3 other annotated scan(s)."
-    kept = {"version": 1, "sequence": old.sequence, "calibration": old.calibration, "provenance": old.provenance}
-    assert dataclasses.replace(made.card, **kept) == old  # type: ignore[arg-type]
+    fitted = ("version", "sequence", "calibration", "confidence", "provenance", "evidence_sha256")
+    assert dataclasses.replace(made.card, **{name: getattr(old, name) for name in fitted}) == old
     assert {name: sha256 for name, sha256 in registry.fingerprint().items() if name in before} == before
     after = hash_logits(registry).tasks
     assert after.items() >= logits.items()
@@ -110,6 +111,55 @@ def test_a_learned_confidence_gets_a_scale_that_fits_and_keeps_the_rest(
     assert not torch.equal(found.scale, head.scale)
     for name in ("hidden_weight", "hidden_bias"):
         assert torch.equal(getattr(found, name), getattr(head, name))
+
+
+def test_over_whole_scans_the_task_is_right_as_often_as_it_says(
+    registry: Registry, cases: tuple[Case, ...], tmp_path: Path
+) -> None:
+    made = recalibrate(registry, SHARP, cases, run_dir=tmp_path / "run").card
+    facts = made.confidence
+    assert facts["scans"] == 3
+    assert facts["ece_after"] <= facts["ece_before"]
+    model = load_model(registry, [SHARP])
+    claims = [found for case in cases if (found := claims_in(case, made, model))]
+    sure = torch.cat([part.confidence for part in claims])
+    right = torch.cat([part.right for part in claims]).double()
+    assert len(right) == facts["num_voxels"]
+    assert facts["accuracy"] == pytest.approx(float(right.mean()), abs=1e-5)
+    # A fitted shift makes the mean confidence the share of right answers, but for the ridge and 16 bits.
+    assert float(sure.mean()) == pytest.approx(float(right.mean()), abs=0.01)
+
+
+def claims_in(case: Case, card: TaskCard, model: LoadedModel) -> ScanClaims | None:
+    against = judge(case, card)
+    return None if against is None else against.claims(model)
+
+
+def test_a_rescaled_confidence_has_the_log_odds_asked_for() -> None:
+    generator = torch.Generator().manual_seed(2)
+    features, odds = torch.randn(9, 8, generator=generator), torch.randn(9, generator=generator)
+    features = features[:, : tiny_enrollment.DECODER.num_features]
+    plain = rescaled(TaskEvidence(), torch.tensor([0.5, -1.0]), tiny_enrollment.DECODER).certainty
+    assert plain is not None
+    assert torch.allclose(plain.probability(features, odds), torch.sigmoid(0.5 * odds - 1.0))
+    shapes = confidence_shapes(tiny_enrollment.DECODER)
+    tensors = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    head = ConfidenceHead(**{name.removeprefix("confidence."): value for name, value in tensors.items()})
+    again = rescaled(TaskEvidence(head), torch.tensor([0.5, -1.0]), tiny_enrollment.DECODER).certainty
+    assert again is not None
+    before = torch.logit(head.probability(features, odds).double())
+    assert torch.allclose(again.probability(features, odds).double(), torch.sigmoid(0.5 * before - 1.0), atol=1e-4)
+
+
+def test_halves_of_the_scans_are_judged_by_the_other_half() -> None:
+    """Two scans of one confidence, right in all of one and in none of the other: each half is told the opposite."""
+    sure = torch.full((100,), 0.8, dtype=torch.float64)
+    scans = [ScanClaims(sure, torch.ones(100, dtype=torch.bool)), ScanClaims(sure, torch.zeros(100, dtype=torch.bool))]
+    facts = scan_facts(scans)
+    assert facts["accuracy"] == 0.5
+    assert facts["ece_before"] == pytest.approx(0.3, abs=1e-5)
+    assert facts["ece_after"] > 0.9
+    assert scan_facts([ScanClaims(sure, torch.arange(100) < 60)])["ece_after"] < 0.02
 
 
 def test_cases_without_an_organ_of_the_task_are_refused(
@@ -138,8 +188,10 @@ def test_the_command_tells_what_it_has_done(
         facts = json.loads(out.splitlines()[-1])
         assert (facts["version"], facts["temperature"]) == (2, round(registry.card(SHARP).temperature, 5))
         assert facts["unchanged"] == ["spine@1", "plain@1", "sharp@1"]
+        assert facts["scans"]["ece_after"] == registry.card(SHARP).confidence["ece_after"]
     else:
         assert out.startswith("sharp@2 is published: the weights of before, temperature ")
+        assert f"that was fitted there {registry.card(SHARP).confidence['ece_after']:.3f}\n" in out
         assert "3 earlier task version(s) answer bit for bit as before\n" in out
     assert registry.card(SHARP).calibration["recalibrated_on"] == 2
 

@@ -252,3 +252,15 @@ def organs_named(cases: Iterable[Case], *, known: Set[OrganName]) -> frozenset[O
             f"the cases name no organ that the model knows, got {', '.join(named)}; `wbcss organs` lists the known ones"
         )
     return frozenset(named)
+
+
+def in_model_values(reference: LabelMap, wanted: Mapping[int, OrganName], numbers: Mapping[OrganName, int]) -> LabelMap:
+    """``reference`` in the model's label values; what the model does not know is background.
+
+    A scan need not show every value of ``wanted``.
+    """
+    lookup = np.zeros(max(int(reference.max()), *wanted, 0) + 1, np.uint16)
+    for value, name in wanted.items():
+        lookup[value] = numbers[name]
+    translated: LabelMap = lookup[reference]
+    return translated

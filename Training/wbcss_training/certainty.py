@@ -164,13 +164,17 @@ def train_head(voxels: ClaimedVoxels, width: int, *, seed: int) -> ConfidenceHea
 
 
 def fit_scale(voxels: ClaimedVoxels, head: ConfidenceHead) -> torch.Tensor:
-    """Scale and shift of the log odds, (2,), with the smallest negative log-likelihood of being right.
+    """Scale and shift of the head's log odds, (2,), that ``fit_odds`` finds."""
+    with torch.inference_mode():
+        return fit_odds(head.raw_log_odds(voxels.features, voxels.log_odds), voxels.right)
+
+
+def fit_odds(log_odds: torch.Tensor, is_right: torch.Tensor) -> torch.Tensor:
+    """Scale and shift of log odds (N,), (2,) float32, with the smallest negative log-likelihood of being right (N,).
 
     The scale is at least 0.05, so that the order of voxels is kept.
     """
-    with torch.inference_mode():
-        odds = head.raw_log_odds(voxels.features, voxels.log_odds).double().numpy()
-    right = voxels.right.numpy().astype(float)
+    odds, right = log_odds.double().numpy(), is_right.numpy().astype(float)
 
     def objective(parameters: np.ndarray[Any, Any]) -> tuple[float, np.ndarray[Any, Any]]:
         z = parameters[0] * odds + parameters[1]

@@ -22,7 +22,7 @@ from wbcss.progress import IsCancelled, Progress, never, silent
 from wbcss.segment import SegmentOptions, segment
 from wbcss.volume import LabelMap, Volume
 
-from .annotation import organs_named
+from .annotation import in_model_values, organs_named
 from .cases import Case, read_case
 from .metrics import TOLERANCE_MM, Agreement, agreement
 
@@ -131,18 +131,6 @@ def _score(
     if watcher is not None:
         watcher(score, volume, in_model_values(reference, wanted, numbers), segmentation.labels)
     return score
-
-
-def in_model_values(reference: LabelMap, wanted: Mapping[int, OrganName], numbers: Mapping[OrganName, int]) -> LabelMap:
-    """``reference`` in the model's label values; what the model does not know is background.
-
-    A scan need not show every value of ``wanted``.
-    """
-    lookup = np.zeros(max(int(reference.max()), *wanted, 0) + 1, np.uint16)
-    for value, name in wanted.items():
-        lookup[value] = numbers[name]
-    translated: LabelMap = lookup[reference]
-    return translated
 
 
 def _compare(

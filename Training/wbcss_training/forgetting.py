@@ -31,8 +31,8 @@ from wbcss.specs import MergeRules, MergeStrategy, spec_to_json
 from wbcss.volume import Confidence, LabelMap, Volume
 from wbcss.witnesses import lesion_rules
 
-from .annotation import Case, read_case
-from .evaluate import check_report, in_model_values
+from .annotation import Case, in_model_values, read_case
+from .evaluate import check_report
 from .intrusion import Intrusion, intrusion
 from .mergelearning import Example
 

@@ -24,8 +24,7 @@ from wbcss.progress import IsCancelled, Progress, never, silent
 from wbcss.segment import Segmentation, SegmentOptions, segment
 from wbcss.volume import LabelMap
 
-from .annotation import Case, read_case
-from .evaluate import in_model_values
+from .annotation import Case, in_model_values, read_case
 
 FALSE_ALARM_RATE = 0.05
 NUM_DESCRIBED = 16

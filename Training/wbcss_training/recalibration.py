@@ -1,8 +1,10 @@
 """Fit how sure a published task is anew, on scans like those it will meet; its decoder keeps every bit.
 
 A task that was learned from synthetic scans is too sure on real ones, and takes voxels from tasks that know better. A
-temperature (Guo et al., ICML 2017) from a few annotated real scans mends that; where a learned confidence lies beside
-the decoder, its scale and shift are fitted anew too (Platt 1999).
+temperature (Guo et al., ICML 2017) from tiles around the organs of a few annotated real scans mends much of that. Then
+whole scans are segmented as the product does it, where a task also claims what lies far from its organs, and a scale
+and a shift of the log odds are fitted to how often it is right there (Platt, Advances in Large Margin Classifiers,
+1999). They become those of the learned confidence; a task without one gets a head that is nothing but them.
 """
 
 from __future__ import annotations
@@ -11,28 +13,36 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from wbcss.cards import TaskCard
+from wbcss.confidence import MAX_LOG_ODDS, PREFIX, ConfidenceHead
 from wbcss.errors import CaseError
 from wbcss.labels import TaskId
-from wbcss.loading import LoadedModel, load_evidence, load_model, save_evidence
+from wbcss.loading import LoadedModel, TaskEvidence, load_evidence, load_model, save_evidence
+from wbcss.nn.decoder import Decoder
 from wbcss.progress import IsCancelled, Progress, check_cancelled, never, silent
 from wbcss.registry import Registry, StagedTask
+from wbcss.specs import DecoderSpec
 from wbcss.storage import sha256_file
+from wbcss.weights import confidence_shapes
 
 from .annotation import Case
 from .calibration import Calibration, calibrate, draw_organ_voxels
 from .cases import CasePatches
-from .certainty import draw_claimed_voxels, fit_scale, joined_voxels
+from .certainty import draw_claimed_voxels, fit_odds, fit_scale, joined_voxels
 from .features import FeatureSpec, encode_patch
 from .heldout import calibration_json
 from .patches import FeaturePatch
 from .publishing import prove_unchanged, snapshot_before
+from .reliability import calibration_error, reliability
+from .scanclaims import ScanClaims, judge
 
 TILES_PER_CASE = 2
 _EVIDENCE = "evidence.safetensors"
+_TILES_SHARE = 0.3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +51,7 @@ class Recalibrated:
 
     Attributes:
         card: As published.
-        calibration: The fit.
+        calibration: The fit of the temperature, on tiles.
         unchanged: Titles of the versions that were proven to answer bit for bit as before.
     """
 
@@ -60,7 +70,7 @@ def recalibrate(
     progress: Progress = silent,
     cancelled: IsCancelled = never,
 ) -> Recalibrated:
-    """Publish a new version of ``task`` with the same weights and a temperature fitted on ``cases``.
+    """Publish a new version of ``task`` with the same weights and a confidence fitted on ``cases``.
 
     Args:
         registry: Holds the task; published to.
@@ -87,15 +97,32 @@ def recalibrate(
         )
     found = calibrate(groups)
     facts = {**calibration_json(found), "recalibrated_on": len(cases)}
-    provenance = f"{card.provenance} Calibrated on {len(cases)} other annotated scan(s)."
-    fitted = replace(card, version=0, sequence=0, calibration=facts, provenance=provenance, evidence_sha256="")
-    evidence = _evidence(registry, card, fitted, model, patches, run_dir)
-    if evidence is not None:
-        fitted = replace(fitted, evidence_sha256=sha256_file(evidence))
+    evidence = _evidence(load_evidence(registry, card), found.temperature, decoder, patches)
+    scans = _scan_claims(
+        replace(model, cards={task: replace(card, calibration=facts)}, evidence={task: evidence}),
+        task,
+        cases,
+        progress=lambda share, text: progress(_TILES_SHARE + (1 - _TILES_SHARE) * share, text),
+        cancelled=cancelled,
+    )
+    fitted = replace(
+        card,
+        version=0,
+        sequence=0,
+        calibration=facts,
+        confidence=scan_facts(scans) if scans else card.confidence,
+        provenance=f"{card.provenance} Calibrated on {len(cases)} other annotated scan(s).",
+        evidence_sha256="",
+    )
+    path = None
+    if scans or evidence.certainty is not None or evidence.reference is not None:
+        path = run_dir / _EVIDENCE
+        save_evidence(rescaled(evidence, fit_odds(*_odds(scans)), decoder.spec) if scans else evidence, path)
+        fitted = replace(fitted, evidence_sha256=sha256_file(path))
     before = snapshot_before(registry, run_dir / "before.json", progress=progress, cancelled=cancelled)
     encoder = model.network.encoder
     prove_unchanged(registry, before, encoder=encoder)
-    published = registry.publish(StagedTask(card=fitted, weights=registry.task_weights(card), evidence=evidence))
+    published = registry.publish(StagedTask(card=fitted, weights=registry.task_weights(card), evidence=path))
     return Recalibrated(card=published, calibration=found, unchanged=prove_unchanged(registry, before, encoder=encoder))
 
 
@@ -129,31 +156,81 @@ def _encoded(
     made, total = [], TILES_PER_CASE * len(known)
     for number in range(total):
         check_cancelled(cancelled)
-        progress(number / total, f"tile {number + 1} of {total}")
+        progress(_TILES_SHARE * number / total, f"tile {number + 1} of {total}")
         made.append(encode_patch(source.patch(number), encoder, spec=spec, device=torch.device("cpu")))
     return made
 
 
 def _evidence(
-    registry: Registry,
-    card: TaskCard,
-    fitted: TaskCard,
-    model: LoadedModel,
-    patches: Sequence[FeaturePatch],
-    run_dir: Path,
-) -> Path | None:
-    """The evidence of ``card`` with the scale of a learned confidence fitted to ``patches``; None if it has none."""
-    evidence = load_evidence(registry, card)
-    if evidence.certainty is None and evidence.reference is None:
-        return None
-    if evidence.certainty is not None:
-        decoder = model.network.decoder(card.task)
-        drawn = [
-            draw_claimed_voxels(decoder, patch, temperature=fitted.temperature, seed=number)
-            for number, patch in enumerate(patches)
-        ]
-        voxels = joined_voxels([part for part in drawn if len(part)])
-        certainty = dataclasses.replace(evidence.certainty, scale=fit_scale(voxels, evidence.certainty))
-        evidence = dataclasses.replace(evidence, certainty=certainty)
-    save_evidence(evidence, run_dir / _EVIDENCE)
-    return run_dir / _EVIDENCE
+    evidence: TaskEvidence, temperature: float, decoder: Decoder, patches: Sequence[FeaturePatch]
+) -> TaskEvidence:
+    """``evidence`` with the scale of a learned confidence, if it has one, fitted to ``patches``."""
+    if evidence.certainty is None:
+        return evidence
+    drawn = [
+        draw_claimed_voxels(decoder, patch, temperature=temperature, seed=number)
+        for number, patch in enumerate(patches)
+    ]
+    voxels = joined_voxels([part for part in drawn if len(part)])
+    certainty = dataclasses.replace(evidence.certainty, scale=fit_scale(voxels, evidence.certainty))
+    return dataclasses.replace(evidence, certainty=certainty)
+
+
+def _scan_claims(
+    model: LoadedModel, task: TaskId, cases: Sequence[Case], *, progress: Progress, cancelled: IsCancelled
+) -> list[ScanClaims]:
+    """What the task claims in every case that can judge it; cases without a claim are left out."""
+    found = []
+    for number, case in enumerate(cases):
+        check_cancelled(cancelled)
+        progress(number / len(cases), f"scan {number + 1} of {len(cases)}")
+        against = judge(case, model.cards[task])
+        if against is not None:
+            found.append(against.claims(model, cancelled=cancelled))
+    return [claims for claims in found if len(claims)]
+
+
+def _odds(scans: Sequence[ScanClaims]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log odds of what is claimed, and whether it is right, of all scans."""
+    sure = torch.cat([claims.confidence for claims in scans])
+    return torch.logit(sure).clamp(-MAX_LOG_ODDS, MAX_LOG_ODDS), torch.cat([claims.right for claims in scans])
+
+
+def rescaled(evidence: TaskEvidence, scale: torch.Tensor, spec: DecoderSpec) -> TaskEvidence:
+    """``evidence`` with log odds multiplied by the first of ``scale`` (2,) and raised by the second.
+
+    Without a learned confidence there is none to rescale, so a head that passes on those of the softmax is added.
+    """
+    head = evidence.certainty
+    if head is None:
+        shapes = confidence_shapes(spec)
+        head = ConfidenceHead(**{name.removeprefix(PREFIX): torch.zeros(shape) for name, shape in shapes.items()})
+        head = dataclasses.replace(head, scale=torch.tensor([1.0, 0.0]))
+    both = torch.stack([scale[0] * head.scale[0], scale[0] * head.scale[1] + scale[1]])
+    return dataclasses.replace(evidence, certainty=dataclasses.replace(head, scale=both))
+
+
+def scan_facts(scans: Sequence[ScanClaims]) -> dict[str, Any]:
+    """For the card: calibration errors and reliability tables over whole scans, at least one.
+
+    Every half of the scans is judged by the scale that fits the other half; a single scan by its own.
+    """
+    odds, right = _odds(scans)
+    plain = torch.sigmoid(odds)
+    halves = [scans[0::2], scans[1::2]] if len(scans) > 1 else [scans, scans]
+    fitted = []
+    for half, other in (halves, halves[::-1]) if len(scans) > 1 else (halves,):
+        scale = fit_odds(*_odds(other)).double()
+        half_odds, half_right = _odds(half)
+        fitted.append((torch.sigmoid(half_odds * scale[0] + scale[1]), half_right))
+    sure, judged = (torch.cat(parts) for parts in zip(*fitted, strict=True))
+    return {
+        "ece_before": round(calibration_error(plain, right), 5),
+        "ece_after": round(calibration_error(sure, judged), 5),
+        "accuracy": round(float(right.double().mean()), 5),
+        "num_voxels": len(right),
+        "scans": len(scans),
+        "reliability_before": reliability(plain, right),
+        "reliability": reliability(sure, judged),
+        "note": "on claimed voxels of whole scans, as the product runs; each half judged by the fit of the other",
+    }

@@ -8,21 +8,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from wbcss import __version__
 from wbcss.io.atomic import write_text
-from wbcss.labels import OrganName, TaskId
+from wbcss.labels import TaskId
 from wbcss.loading import LoadedModel, TaskEvidence
 from wbcss.progress import IsCancelled, Progress, check_cancelled, never, silent
-from wbcss.segment import Segmentation, SegmentOptions, segment
-from wbcss.volume import LabelMap
+from wbcss.segment import SegmentOptions
 
-from .annotation import Case, organs_named, read_case
-from .evaluate import check_report, in_model_values
+from .annotation import Case, organs_named
+from .evaluate import check_report
 from .reliability import joined, reliability, table_error
 from .reliabilityplot import Diagram, draw_reliability
+from .scanclaims import judge
 
 GOAL = 0.05
 """Calibration error of a task on real validation, at most."""
@@ -87,18 +84,14 @@ def measure_reliability(
     tables: dict[TaskId, tuple[list[Table], list[Table]]] = {task: ([], []) for task in model.cards}
     for number, case in enumerate(cases, start=1):
         progress((number - 1) / len(cases), f"case {number} of {len(cases)}")
-        volume, reference = read_case(case)
         for task, card in model.cards.items():
-            labels = {organ.name: organ.label for organ in card.organs}
-            wanted = {value: name for value, name in case.values.items() if name in labels}
-            truth = in_model_values(reference, wanted, labels)
-            judged = _judged(case, wanted, labels, truth)
-            if not judged:
+            against = judge(case, card)
+            if against is None:
                 continue
             for kind, side in zip((plain, model), tables[task], strict=True):
                 check_cancelled(cancelled)
-                result = segment(volume, kind, tasks=[task], options=options, cancelled=cancelled)
-                side.append(_table(result, truth, judged))
+                found = against.claims(kind, options=options, cancelled=cancelled)
+                side.append(reliability(found.confidence, found.right))
     progress(1.0, "done")
     return ReliabilityMeasurement(
         num_cases=len(cases),
@@ -115,22 +108,6 @@ def uncalibrated(model: LoadedModel) -> LoadedModel:
     cards = {task: replace(card, calibration={"temperature": 1.0}) for task, card in model.cards.items()}
     evidence = {task: TaskEvidence(None, facts.reference) for task, facts in model.evidence.items()}
     return replace(model, cards=cards, evidence=evidence)
-
-
-def _judged(
-    case: Case, wanted: Mapping[int, OrganName], labels: Mapping[OrganName, int], truth: LabelMap
-) -> tuple[int, ...]:
-    """Labels of the organs that the case annotates; one without a voxel only where that means it is not there."""
-    present = set(np.unique(truth).tolist())
-    own = [labels[name] for name in wanted.values()]
-    return tuple(label for label in own if case.absent == "background" or label in present)
-
-
-def _table(result: Segmentation, truth: LabelMap, judged: Sequence[int]) -> Table:
-    claimed = np.isin(result.labels, judged)
-    sure = torch.from_numpy(result.confidence[claimed].astype(np.float64))
-    right = torch.from_numpy(result.labels[claimed] == truth[claimed])
-    return reliability(sure, right)
 
 
 def reliability_json(measured: ReliabilityMeasurement) -> dict[str, Any]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -70,6 +72,7 @@ def as_json(made: Recalibrated) -> str:
         "ece_before": round(found.ece_before, 5),
         "ece_after": round(found.ece_after, 5),
         "voxels": found.num_voxels,
+        "scans": {name: made.card.confidence.get(name) for name in ("ece_before", "ece_after", "num_voxels")},
         "unchanged": list(made.unchanged),
     }
     return json.dumps(facts) + "\n"
@@ -77,9 +80,16 @@ def as_json(made: Recalibrated) -> str:
 
 def as_text(made: Recalibrated) -> str:
     """Two sentences."""
-    found = made.calibration
+    found, scans = made.calibration, made.card.confidence
     return (
         f"{made.card.title} is published: the weights of before, temperature {found.temperature:.3g}; calibration "
-        f"error {found.ece_before:.3f} with temperature 1, {found.ece_after:.3f} now, on {found.num_voxels} voxels\n"
+        f"error {found.ece_before:.3f} with temperature 1, {found.ece_after:.3f} now, on {found.num_voxels} voxels "
+        f"around the organs; over whole scans {shown_error(scans, 'ece_before')}, after the scale that was fitted there "
+        f"{shown_error(scans, 'ece_after')}\n"
         f"{len(made.unchanged)} earlier task version(s) answer bit for bit as before\n"
     )
+
+
+def shown_error(facts: Mapping[str, Any], name: str) -> str:
+    """A calibration error of the card, or that there is none: the task claims nothing in the scans."""
+    return f"{facts[name]:.3f}" if "scans" in facts else "not known"

@@ -1,0 +1,72 @@
+"""What tasks claim in annotated scans, as the product runs them: how sure they are, and whether they are right."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from wbcss.cards import TaskCard
+from wbcss.loading import LoadedModel
+from wbcss.progress import IsCancelled, never
+from wbcss.segment import SegmentOptions, segment
+from wbcss.volume import LabelMap, Volume
+
+from .annotation import Case, in_model_values, read_case
+
+
+@dataclass(frozen=True, eq=False)
+class ScanClaims:
+    """Voxels of a scan that a task gives to an organ which the case annotates.
+
+    Attributes:
+        confidence: (N,) float64 in [0, 1].
+        right: (N,) bool.
+    """
+
+    confidence: torch.Tensor
+    right: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.right)
+
+
+@dataclass(frozen=True, eq=False)
+class ScanJudge:
+    """A case by which a task can be judged.
+
+    Attributes:
+        card: Of the task.
+        volume: The scan.
+        truth: The reference in the label values of the model.
+        judged: Those that the case annotates; one without a voxel only where that means that it is not there.
+    """
+
+    card: TaskCard
+    volume: Volume
+    truth: LabelMap
+    judged: tuple[int, ...]
+
+    def claims(
+        self, model: LoadedModel, *, options: SegmentOptions = SegmentOptions(), cancelled: IsCancelled = never
+    ) -> ScanClaims:
+        """Run the task alone. An organ that the case does not annotate is no judge: its voxels are left out."""
+        result = segment(self.volume, model, tasks=[self.card.task], options=options, cancelled=cancelled)
+        claimed = np.isin(result.labels, self.judged)
+        sure = torch.from_numpy(result.confidence[claimed].astype(np.float64))
+        return ScanClaims(sure, torch.from_numpy(result.labels[claimed] == self.truth[claimed]))
+
+
+def judge(case: Case, card: TaskCard) -> ScanJudge | None:
+    """``case`` as a judge of the task; None if it annotates no organ of it. Raises CaseError if it cannot be read."""
+    labels = {organ.name: organ.label for organ in card.organs}
+    wanted = {value: name for value, name in case.values.items() if name in labels}
+    if not wanted:
+        return None
+    volume, reference = read_case(case)
+    truth = in_model_values(reference, wanted, labels)
+    present = set(np.unique(truth).tolist())
+    own = [labels[name] for name in wanted.values()]
+    judged = tuple(label for label in own if case.absent == "background" or label in present)
+    return ScanJudge(card, volume, truth, judged) if judged else None
