@@ -19,7 +19,7 @@ from wbcss.levels import learned_range
 from wbcss.levelstore import StagedLevelHead, publish_level_head
 from wbcss.levelstore import level_card as card_of
 from wbcss.loading import LoadedLevelHead, load_model, save_weights
-from wbcss.nn.levelhead import EMPTY_SCALE_CM, LevelHead
+from wbcss.nn.levelhead import EMPTY_SCALE_CM, MIDDLE_SCALE_CM, LevelHead
 from wbcss.proof import take_snapshot
 from wbcss.registry import Registry
 from wbcss.segment import SegmentOptions, segment
@@ -75,7 +75,7 @@ def naive_loss(head: LevelHead, batch: list[LevelSample], order_weight: float) -
                 if not sample.has_body[n]:
                     empty.append(np.log(scale / EMPTY_SCALE_CM) ** 2)
                 elif not np.isnan(truth):
-                    likelihood.append(abs(level - truth) / scale + np.log(scale))
+                    likelihood.append(abs(level - truth) * (1 / MIDDLE_SCALE_CM + 1 / scale) + np.log(scale))
                 for m, other in enumerate(levels):
                     below = float(sample.heights_mm[n] - sample.heights_mm[m]) / 10
                     if sample.has_body[n] and sample.has_body[m] and below > 0:
@@ -91,6 +91,22 @@ def test_the_loss_is_that_of_its_formula() -> None:
     head = LevelHead(3, 4)
     loss = level_loss(head, batch, order_weight=0.5, device=CPU)
     assert loss.item() == pytest.approx(naive_loss(head, batch, 0.5), rel=1e-4)
+
+
+def test_a_head_may_not_buy_peace_by_being_unsure() -> None:
+    """What moves the levels is the plain error, however large the scale of the answer is."""
+    batch = samples(2)
+    pulls = []
+    for answer in (-3.0, 3.0):  # of the scale: sure, and as unsure as can be
+        torch.manual_seed(3)
+        head = LevelHead(3, 4)
+        with torch.no_grad():
+            head.answer.weight[1] = 0.0
+            head.answer.bias[1] = answer
+        level_loss(head, batch, order_weight=0.0, device=CPU).backward()  # type: ignore[no-untyped-call]
+        assert head.answer.weight.grad is not None
+        pulls.append(head.answer.weight.grad[0].clone())
+    assert torch.allclose(pulls[0], pulls[1], rtol=1e-5)
 
 
 def test_a_head_learns_levels_and_where_there_are_none() -> None:

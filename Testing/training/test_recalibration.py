@@ -191,7 +191,7 @@ def test_the_command_tells_what_it_has_done(
         assert facts["scans"]["ece_after"] == registry.card(SHARP).confidence["ece_after"]
     else:
         assert out.startswith("sharp@2 is published: the weights of before, temperature ")
-        assert f"that was fitted there {registry.card(SHARP).confidence['ece_after']:.3f}\n" in out
+        assert f"with the scale that was fitted there {registry.card(SHARP).confidence['ece_after']:.3f}\n" in out
         assert "3 earlier task version(s) answer bit for bit as before\n" in out
     assert registry.card(SHARP).calibration["recalibrated_on"] == 2
 

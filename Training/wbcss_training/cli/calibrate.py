@@ -84,8 +84,8 @@ def as_text(made: Recalibrated) -> str:
     return (
         f"{made.card.title} is published: the weights of before, temperature {found.temperature:.3g}; calibration "
         f"error {found.ece_before:.3f} with temperature 1, {found.ece_after:.3f} now, on {found.num_voxels} voxels "
-        f"around the organs; over whole scans {shown_error(scans, 'ece_before')}, after the scale that was fitted there "
-        f"{shown_error(scans, 'ece_after')}\n"
+        f"around the organs; over whole scans {shown_error(scans, 'ece_before')}, with the scale that was fitted "
+        f"there {shown_error(scans, 'ece_after')}\n"
         f"{len(made.unchanged)} earlier task version(s) answer bit for bit as before\n"
     )
 
