@@ -59,6 +59,9 @@ def test_levels_and_crops_are_measured_against_the_reference(tmp_path: Path) -> 
     # The upper third shows 60 to 69.6 cm: liver everywhere before, nowhere after.
     assert top.false_before == 10 * 8 * PLANES // 3
     assert top.false_after == 0
+    # By the reference, whose L1 has a level of 80 cm, it shows 62 to 72 cm; the liver begins at 75.
+    assert (top.foreign_before, top.foreign_after) == (10 * 8 * PLANES // 3, 0)
+    assert lowest.foreign_before == lowest.foreign_after == 0
     assert top.skipped > 0
     assert lowest.true_before == lowest.true_after == 3 * 2 * 28
     assert lowest.false_before == 0
@@ -67,6 +70,16 @@ def test_levels_and_crops_are_measured_against_the_reference(tmp_path: Path) -> 
     assert summary["false_voxels_after"] < summary["false_voxels_before"]  # type: ignore[operator]
     text = json.dumps(measured.to_json())
     assert str(tmp_path) not in text
+
+
+def test_a_reference_that_tells_no_level_calls_nothing_foreign(tmp_path: Path) -> None:
+    model = a_model()
+    assert model.levels is not None
+    card = dataclasses.replace(model.levels.card, anchors_cm={OrganName("brain"): 6.7})
+    blind = dataclasses.replace(model, levels=dataclasses.replace(model.levels, card=card))
+    measured = measure_levels(blind, read_case_list(a_case(tmp_path)), parts=3, options=OPTIONS)
+    assert measured.levels == ()
+    assert [crop.foreign_before for crop in measured.crops] == [0, 0, 0]
 
 
 def test_without_parts_only_levels_are_measured(tmp_path: Path) -> None:

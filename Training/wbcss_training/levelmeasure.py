@@ -13,6 +13,7 @@ import numpy.typing as npt
 from wbcss.bodypart import BodyPartReport
 from wbcss.errors import SpecError
 from wbcss.labels import OrganName
+from wbcss.levels import LevelRange, fit_curve, meet
 from wbcss.loading import LoadedModel
 from wbcss.preprocess import canonical_orientation
 from wbcss.progress import IsCancelled, Progress, check_cancelled, never, silent
@@ -46,6 +47,8 @@ class CropResult:
         absent: Annotated organs of the scan of which the part holds no voxel.
         false_before, false_after: Voxels of absent organs without and with the check.
         true_before, true_after: Voxels of organs found where the reference has them.
+        foreign_before, foreign_after: Voxels of organs that cannot be there, annotated or not: by the levels that the
+            reference tells, the part shows nothing of their range on the head's card. 0 where it tells none.
         skipped: Share of decoder runs that the check left out, 0 to 1.
         seconds_before, seconds_after: Wall time.
     """
@@ -57,6 +60,8 @@ class CropResult:
     false_after: int
     true_before: int
     true_after: int
+    foreign_before: int
+    foreign_after: int
     skipped: float
     seconds_before: float
     seconds_after: float
@@ -89,6 +94,8 @@ class LevelMeasurement:
             "false_voxels_after": sum(row.false_after for row in self.crops),
             "true_voxels_before": sum(row.true_before for row in self.crops),
             "true_voxels_after": sum(row.true_after for row in self.crops),
+            "foreign_voxels_before": sum(row.foreign_before for row in self.crops),
+            "foreign_voxels_after": sum(row.foreign_after for row in self.crops),
             "skipped_share": round(float(np.mean([row.skipped for row in self.crops])), 3) if self.crops else None,
             "seconds_before": round(sum(row.seconds_before for row in self.crops), 1),
             "seconds_after": round(sum(row.seconds_after for row in self.crops), 1),
@@ -125,37 +132,57 @@ def measure_levels(
         volume, labels = read_case(case)
         checked = replace(options, body_part=True)
         whole = segment(volume, model, tasks=list(model.cards), options=checked, cancelled=cancelled)
-        levels += _level_errors(number, whole, labels, case.values, model.levels.card.anchors_cm)
+        known = _known_levels(labels, volume, case.values, model.levels.card.anchors_cm)
+        levels += _level_errors(number, whole, known)
         for part in range(parts):
-            crops.append(_cropped(number, part, parts, volume, labels, case.values, model, options, cancelled))
+            foreign = _foreign(known, volume, part, parts, model.levels.card.ranges_cm)
+            crops.append(_cropped(number, part, parts, volume, labels, case.values, foreign, model, options, cancelled))
     progress(1.0, "done")
     return LevelMeasurement(levels=tuple(levels), crops=tuple(crops))
 
 
-def _level_errors(
-    number: int,
-    whole: Segmentation,
-    labels: LabelMap,
-    values: Mapping[int, OrganName],
-    anchors_cm: Mapping[OrganName, float],
-) -> list[LevelError]:
+def _known_levels(
+    labels: LabelMap, volume: Volume, values: Mapping[int, OrganName], anchors_cm: Mapping[OrganName, float]
+) -> dict[OrganName, tuple[float, float]]:
+    """Height in mm above the scan's lower end, and level in cm, of the organs of known level that it shows whole."""
+    orientation = canonical_orientation(volume.affine)
+    upright = orientation.view(labels)
+    spacing_mm = volume.spacing_mm[orientation.permutation[2]]
+    found = {}
+    for value, organ in values.items():
+        planes = np.flatnonzero((upright == value).any(axis=(0, 1))) if organ in anchors_cm else np.zeros(0)
+        if len(planes) and planes[0] > 0 and planes[-1] < upright.shape[2] - 1:
+            found[organ] = (float(planes[0] + planes[-1] + 1) / 2 * spacing_mm, anchors_cm[organ])
+    return found
+
+
+def _level_errors(number: int, whole: Segmentation, known: Mapping[OrganName, tuple[float, float]]) -> list[LevelError]:
     """A row per organ of known level that the scan shows as a whole; none if there is no curve."""
     report = whole.report.body_part
     if report is None or not report.curve:
         return []
-    orientation = canonical_orientation(whole.affine)
-    upright = orientation.view(labels)
-    spacing_mm = float(np.linalg.norm(whole.affine[:3, orientation.permutation[2]]))
-    rows = []
-    for value, organ in values.items():
-        if organ not in anchors_cm:
-            continue
-        planes = np.flatnonzero((upright == value).any(axis=(0, 1)))
-        if len(planes) and planes[0] > 0 and planes[-1] < upright.shape[2] - 1:
-            height = ((planes[0] + planes[-1] + 1) / 2) * spacing_mm
-            told = _level_at(report, height)
-            rows.append(LevelError(case=number, organ=organ, known_cm=anchors_cm[organ], told_cm=told))
-    return rows
+    return [
+        LevelError(case=number, organ=organ, known_cm=level_cm, told_cm=_level_at(report, height_mm))
+        for organ, (height_mm, level_cm) in known.items()
+    ]
+
+
+def _foreign(
+    known: Mapping[OrganName, tuple[float, float]],
+    volume: Volume,
+    part: int,
+    parts: int,
+    ranges_cm: Mapping[OrganName, LevelRange],
+) -> frozenset[OrganName]:
+    """Organs whose range does not meet the levels of a part by the reference; none where that tells no level."""
+    heights = [height_mm for height_mm, _ in known.values()]
+    curve = fit_curve(heights, [level_cm for _, level_cm in known.values()], np.ones(len(heights)))
+    if curve is None:
+        return frozenset()
+    axis = canonical_orientation(volume.affine).permutation[2]
+    length_mm = volume.shape[axis] * volume.spacing_mm[axis]
+    shown = curve.range_of(np.array([part, part + 1]) / parts * length_mm)
+    return frozenset(organ for organ, usual in ranges_cm.items() if not meet(usual, shown))
 
 
 def _level_at(report: BodyPartReport, height_mm: float) -> float:
@@ -170,6 +197,7 @@ def _cropped(
     volume: Volume,
     labels: LabelMap,
     values: Mapping[int, OrganName],
+    foreign: frozenset[OrganName],
     model: LoadedModel,
     options: SegmentOptions,
     cancelled: IsCancelled,
@@ -186,6 +214,7 @@ def _cropped(
     numbers = {organ.name: organ.label for organ in found[True].organs}
     known = {numbers[organ]: value for value, organ in values.items() if organ in numbers}
     false = {numbers[organ] for organ in absent if organ in numbers}
+    strange = {numbers[organ] for organ in foreign if organ in numbers}
     report = found[True].report
     skipped = sum((report.body_part.skipped_tiles if report.body_part else {}).values())
     return CropResult(
@@ -196,6 +225,8 @@ def _cropped(
         false_after=_count(found[True].labels, false),
         true_before=_agreeing(found[False].labels, reference, known),
         true_after=_agreeing(found[True].labels, reference, known),
+        foreign_before=_count(found[False].labels, strange),
+        foreign_after=_count(found[True].labels, strange),
         skipped=skipped / max(1, report.num_tiles * len(model.cards)),
         seconds_before=seconds[False],
         seconds_after=seconds[True],
