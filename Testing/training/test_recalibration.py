@@ -6,19 +6,23 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny_cases
 import tiny_enrollment
 import torch
+from analytic_model import threshold_model
 
 from wbcss.cards import TaskCard
 from wbcss.confidence import ConfidenceHead
 from wbcss.errors import Cancelled, CaseError
+from wbcss.io.writing import write_volume
 from wbcss.labels import TaskId
 from wbcss.loading import LoadedModel, TaskEvidence, load_evidence, load_model, save_evidence, save_weights
 from wbcss.nn.decoder import Decoder
 from wbcss.proof import hash_logits
 from wbcss.registry import Registry, StagedTask
+from wbcss.segment import SegmentOptions
 from wbcss.weights import confidence_shapes
 from wbcss_training.cases import Case, read_case_list
 from wbcss_training.cli.main import main
@@ -133,6 +137,32 @@ def test_over_whole_scans_the_task_is_right_as_often_as_it_says(
 def claims_in(case: Case, card: TaskCard, model: LoadedModel) -> ScanClaims | None:
     against = judge(case, card)
     return None if against is None else against.claims(model)
+
+
+def test_a_task_is_wrong_where_the_case_draws_what_it_does_not_know(tmp_path: Path) -> None:
+    """A task of the liver alone calls everything from 150 HU on liver: the kidney too, and a bone that nobody drew."""
+    hu, labels = np.full(tiny_cases.SHAPE, -100, np.int16), np.zeros(tiny_cases.SHAPE, np.uint8)
+    liver, kidney, bone = np.s_[6:16, 4:14, 3:11], np.s_[18:21, 5:8, 4:8], np.s_[1:4, 5:8, 4:8]
+    hu[liver] = hu[kidney] = hu[bone] = 200
+    labels[liver], labels[kidney] = 3, 1
+    write_volume(tmp_path / "a.nii.gz", hu, tiny_cases.AFFINE)
+    write_volume(tmp_path / "a_seg.nii.gz", labels, tiny_cases.AFFINE)
+    path = tiny_cases.write_list(tmp_path, [{"image": "a.nii.gz", "labels": "a_seg.nii.gz"}])
+    (case,) = read_case_list(path)
+    model = threshold_model({"first": {"liver": 150.0}}, spacing_mm=(6.0, 6.0, 6.0))
+    against = judge(case, model.cards[TaskId("first")])
+    assert against is not None
+    claims = against.claims(model, options=SegmentOptions(device="cpu", backend="torch"))
+    # The case annotates livers, so the bone is known to be none.
+    assert int(claims.right.sum()) == labels[liver].size
+    assert int((~claims.right).sum()) == labels[kidney].size + labels[bone].size
+    both = threshold_model({"first": {"spleen": 150.0, "liver": 1e4}}, spacing_mm=(6.0, 6.0, 6.0))
+    against = judge(case, both.cards[TaskId("first")])
+    assert against is not None
+    claims = against.claims(both, options=SegmentOptions(device="cpu", backend="torch"))
+    # Spleens are not annotated: where nothing is drawn nobody knows, where a liver is drawn there is none.
+    assert len(claims) == labels[liver].size + labels[kidney].size
+    assert not claims.right.any()
 
 
 def test_a_rescaled_confidence_has_the_log_odds_asked_for() -> None:

@@ -29,7 +29,7 @@ Table = list[dict[str, Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class TaskReliability:
-    """Reliability diagrams of a task, over the voxels that it gives to an organ which the case annotates.
+    """Reliability diagrams of a task, over the voxels of an organ where the case knows whether that is right.
 
     Attributes:
         title: Task and version.
@@ -73,7 +73,8 @@ def measure_reliability(
 ) -> ReliabilityMeasurement:
     """Run every task alone on every case that annotates an organ of it, as it is and without its calibration.
 
-    An organ that a case does not annotate is no judge: voxels given to it are left out.
+    Known are the voxels that a task gives to an organ which the case annotates, and those that it gives to any organ
+    where the case draws another one; see ``scanclaims.ScanJudge``.
 
     Raises:
         CaseError: no organ of the cases is known to the model, or a case cannot be used.
@@ -128,7 +129,8 @@ def reliability_markdown(measured: ReliabilityMeasurement) -> str:
     lines = [
         "# Calibration error",
         "",
-        f"{measured.num_cases} case(s); 15 bins over voxels that a task gives to an organ which the case annotates; "
+        f"{measured.num_cases} case(s); 15 bins over voxels that a task gives to an organ which the case annotates, "
+        "or to any organ where the case draws another; "
         f"the goal is at most {GOAL:g} after.",
         "",
         "| task | voxels | before | after |",

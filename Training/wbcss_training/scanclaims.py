@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from wbcss.cards import TaskCard
+from wbcss.catalogue import catalogue
+from wbcss.lesions import is_lesion
 from wbcss.loading import LoadedModel
 from wbcss.progress import IsCancelled, never
 from wbcss.segment import SegmentOptions, segment
@@ -18,7 +21,7 @@ from .annotation import Case, in_model_values, read_case
 
 @dataclass(frozen=True, eq=False)
 class ScanClaims:
-    """Voxels of a scan that a task gives to an organ which the case annotates.
+    """Voxels of a scan that a task gives to an organ, where the case knows whether that is right.
 
     Attributes:
         confidence: (N,) float64 in [0, 1].
@@ -40,20 +43,23 @@ class ScanJudge:
         card: Of the task.
         volume: The scan.
         truth: The reference in the label values of the model.
+        drawn: Voxels that the reference gives to any organ, lesions aside: a task that calls one something else is
+            wrong, even if the case does not annotate that, or the task does not know the organ.
         judged: Those that the case annotates; one without a voxel only where that means that it is not there.
     """
 
     card: TaskCard
     volume: Volume
     truth: LabelMap
+    drawn: npt.NDArray[np.bool_]
     judged: tuple[int, ...]
 
     def claims(
         self, model: LoadedModel, *, options: SegmentOptions = SegmentOptions(), cancelled: IsCancelled = never
     ) -> ScanClaims:
-        """Run the task alone. An organ that the case does not annotate is no judge: its voxels are left out."""
+        """Run the task alone. Where an organ that the case does not annotate may be, nothing is known: left out."""
         result = segment(self.volume, model, tasks=[self.card.task], options=options, cancelled=cancelled)
-        claimed = np.isin(result.labels, self.judged)
+        claimed = np.isin(result.labels, self.judged) | (self.drawn & (result.labels > 0))
         sure = torch.from_numpy(result.confidence[claimed].astype(np.float64))
         return ScanClaims(sure, torch.from_numpy(result.labels[claimed] == self.truth[claimed]))
 
@@ -69,4 +75,8 @@ def judge(case: Case, card: TaskCard) -> ScanJudge | None:
     present = set(np.unique(truth).tolist())
     own = [labels[name] for name in wanted.values()]
     judged = tuple(label for label in own if case.absent == "background" or label in present)
-    return ScanJudge(card, volume, truth, judged) if judged else None
+    organs = catalogue()
+    # A lesion lies in an organ, and so may what the catalogue does not know: they contradict nobody.
+    apart = [value for value, name in case.values.items() if name in organs and not is_lesion(organs[name])]
+    drawn = np.isin(reference, sorted(apart))
+    return ScanJudge(card, volume, truth, drawn, judged) if judged else None
