@@ -97,6 +97,14 @@ def test_a_cut_organ_is_not_too_small() -> None:
     assert [c.flag for c in checks(finding(facts=facts, border_ras_mm=(0.0, 0.0, 0.0)))] == ["touches_border"]
 
 
+def test_what_is_usual_for_an_organ_counts_instead_of_the_rule() -> None:
+    known = OrganFacts(least_confidence=0.4)
+    assert checks(finding(mean_confidence=0.45, facts=known)) == []
+    (check,) = checks(finding(mean_confidence=0.35, facts=known))
+    assert check.flag == "low_confidence"
+    assert "mean confidence 0.35, usually above 0.4" in check.reason
+
+
 def test_thresholds_are_those_of_the_rules() -> None:
     strict = CheckRules(low_confidence=0.95)
     assert [c.flag for c in checks(finding(rules=strict))] == ["low_confidence"]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from analytic_model import ras_affine, threshold_model
 
-from wbcss.anomaly import OrganReference, VolumeSums
+from wbcss.anomaly import ConfidenceSums, OrganReference, VolumeSums
 from wbcss.catalogue import catalogue, find
 from wbcss.confidence import ConfidenceHead
 from wbcss.labels import OrganName, TaskId
@@ -119,6 +119,22 @@ def test_the_volume_range_of_the_card_reaches_the_checks() -> None:
     rows = organ_statistics(volume, result.labels, None, result.affine, result.organs, facts=result.facts)
     assert rows[0].volume_ml > 20
     assert "volume_unusual" in rows[0].flags
+
+
+def test_the_usual_confidence_of_the_card_reaches_the_checks() -> None:
+    sums = dataclasses.asdict(ConfidenceSums.of([0.9, 0.91, 0.92, 0.9, 0.91]))
+    plain = threshold_model({"one": {"liver": 50.0}})
+    card = dataclasses.replace(plain.cards[ONE], confidence={"usual": {"liver": sums}})
+    volume = scan()
+    result = segment(volume, dataclasses.replace(plain, cards={ONE: card}), options=TORCH)
+    least = result.facts[OrganName("liver")].least_confidence
+    assert least is not None
+    assert 0.85 < least < 0.9
+    unsure = np.full(volume.shape, 0.8, np.float16)
+    rows = organ_statistics(volume, result.labels, unsure, result.affine, result.organs, facts=result.facts)
+    assert "low_confidence" in rows[0].flags
+    silent = dataclasses.replace(plain, cards={ONE: dataclasses.replace(card, confidence={"usual": {"liver": {}}})})
+    assert segment(volume, silent, options=TORCH).facts[OrganName("liver")].least_confidence is None
 
 
 def test_numbering_is_repaired_only_when_asked_and_told() -> None:

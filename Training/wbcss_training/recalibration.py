@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from wbcss.anomaly import ConfidenceSums
 from wbcss.cards import TaskCard
 from wbcss.confidence import MAX_LOG_ODDS, PREFIX, ConfidenceHead
 from wbcss.errors import CaseError
@@ -110,7 +111,7 @@ def recalibrate(
         version=0,
         sequence=0,
         calibration=facts,
-        confidence=scan_facts(scans) if scans else card.confidence,
+        confidence={**scan_facts(scans), "usual": usual_confidences(scans, card)} if scans else card.confidence,
         provenance=f"{card.provenance} Calibrated on {len(cases)} other annotated scan(s).",
         evidence_sha256="",
     )
@@ -208,6 +209,20 @@ def rescaled(evidence: TaskEvidence, scale: torch.Tensor, spec: DecoderSpec) -> 
         head = dataclasses.replace(head, scale=torch.tensor([1.0, 0.0]))
     both = torch.stack([scale[0] * head.scale[0], scale[0] * head.scale[1] + scale[1]])
     return dataclasses.replace(evidence, certainty=dataclasses.replace(head, scale=both))
+
+
+def usual_confidences(scans: Sequence[ScanClaims], card: TaskCard) -> dict[str, dict[str, float]]:
+    """For the card: how sure the task, with the scale that fits, is of organs where they are, as ``ConfidenceSums``."""
+    scale = fit_odds(*_odds(scans)).double()
+    found: dict[str, list[float]] = {}
+    for claims in scans:
+        odds, _ = _odds([claims])
+        sure = torch.sigmoid(odds * scale[0] + scale[1])
+        for organ in card.organs:
+            mine = claims.organs == organ.label
+            if organ.label in claims.present and bool(mine.any()):
+                found.setdefault(organ.name, []).append(float(sure[mine].mean()))
+    return {name: dataclasses.asdict(ConfidenceSums.of(values)) for name, values in sorted(found.items())}
 
 
 def scan_facts(scans: Sequence[ScanClaims]) -> dict[str, Any]:

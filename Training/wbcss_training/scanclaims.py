@@ -26,10 +26,14 @@ class ScanClaims:
     Attributes:
         confidence: (N,) float64 in [0, 1].
         right: (N,) bool.
+        organs: (N,) int64, label values that they are given to.
+        present: Labels of organs of which the reference holds a voxel.
     """
 
     confidence: torch.Tensor
     right: torch.Tensor
+    organs: torch.Tensor
+    present: frozenset[int]
 
     def __len__(self) -> int:
         return len(self.right)
@@ -60,8 +64,13 @@ class ScanJudge:
         """Run the task alone. Where an organ that the case does not annotate may be, nothing is known: left out."""
         result = segment(self.volume, model, tasks=[self.card.task], options=options, cancelled=cancelled)
         claimed = np.isin(result.labels, self.judged) | (self.drawn & (result.labels > 0))
-        sure = torch.from_numpy(result.confidence[claimed].astype(np.float64))
-        return ScanClaims(sure, torch.from_numpy(result.labels[claimed] == self.truth[claimed]))
+        labels = result.labels[claimed]
+        return ScanClaims(
+            confidence=torch.from_numpy(result.confidence[claimed].astype(np.float64)),
+            right=torch.from_numpy(labels == self.truth[claimed]),
+            organs=torch.from_numpy(labels.astype(np.int64)),
+            present=frozenset(np.unique(self.truth[self.drawn]).tolist()) & frozenset(self.judged),
+        )
 
 
 def judge(case: Case, card: TaskCard) -> ScanJudge | None:

@@ -146,3 +146,42 @@ class VolumeSums:
         variance = max(0.0, (self.sum_log2 - self.count * mean * mean) / (self.count - 1))
         reach = float(t.ppf(1 - false_alarm_rate / 2, self.count - 1)) * math.sqrt(variance * (1 + 1 / self.count))
         return math.exp(mean - reach), math.exp(mean + reach)
+
+
+_NEARLY = 1e-3
+"""Of a confidence: nearer to 0 or 1 than this, rounding decides its log odds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfidenceSums:
+    """Mean confidences of an organ in scans where it is healthy, as sums of their log odds.
+
+    Attributes:
+        count: Scans in which it was found where it is.
+        sum_odds, sum_odds2: Sums of the log odds of its mean confidence and of their squares.
+    """
+
+    count: int = 0
+    sum_odds: float = 0.0
+    sum_odds2: float = 0.0
+
+    @classmethod
+    def of(cls, confidences: Sequence[float]) -> ConfidenceSums:
+        """Sums of ``confidences``; those at the ends count as nearly so."""
+        near = [min(max(value, _NEARLY), 1 - _NEARLY) for value in confidences]
+        odds = [math.log(value / (1 - value)) for value in near]
+        return cls(count=len(odds), sum_odds=sum(odds), sum_odds2=sum(value * value for value in odds))
+
+    def least(self, *, false_alarm_rate: float, least_cases: int) -> float | None:
+        """What a further mean is above but for ``false_alarm_rate``, if they are logit-normal; None for too few.
+
+        The one-sided prediction interval with unknown mean and variance (Student's t).
+        """
+        if self.count < max(2, least_cases):
+            return None
+        from scipy.stats import t
+
+        mean = self.sum_odds / self.count
+        variance = max(0.0, (self.sum_odds2 - self.count * mean * mean) / (self.count - 1))
+        reach = float(t.ppf(1 - false_alarm_rate, self.count - 1)) * math.sqrt(variance * (1 + 1 / self.count))
+        return 1 / (1 + math.exp(reach - mean))

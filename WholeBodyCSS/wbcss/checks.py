@@ -30,18 +30,21 @@ class CheckRules:
     """Thresholds of the checks.
 
     Attributes:
-        low_confidence: An organ less sure than this on average is flagged; 0.5 is a toss-up.
+        low_confidence: An organ less sure than this on average is flagged, if its task's card does not say what is
+            usual for it; 0.5 is a toss-up.
+        confidence_alarm_rate: Share of healthy organs that are flagged as less sure than usual, where the card says it.
         min_piece_ml, min_piece_fraction: A piece counts when it has this volume and this share of the organ: smaller
             crumbs are noise, not a second organ.
         low_agreement: Decoders disagree about an organ when the mean Dice of the owner's claim with theirs is below.
         volume_alarm_rate: Share of healthy organs whose volume is called unusual, if volumes are log-normal.
-        volume_cases: Training cases that a range of volumes needs.
+        volume_cases: Cases that a range of volumes, or of confidences, needs.
         midline_mm: A left organ without its right one is on the wrong side when it is this far right of the midline.
 
     How far an organ may be from the training data is on its task's card, with the false-alarm rate it was chosen for.
     """
 
     low_confidence: float = 0.6
+    confidence_alarm_rate: float = 0.05
     min_piece_ml: float = 1.0
     min_piece_fraction: float = 0.05
     low_agreement: float = 0.7
@@ -76,6 +79,7 @@ class OrganFacts:
         volume_range_ml: Volumes to be expected by the training cases.
         renumbered: What became this organ when bones were numbered anew.
         values: What speaks against the values of the whole scan; "" if nothing.
+        least_confidence: Mean confidence that it is usually above, on scans like those of its task's card.
     """
 
     anomaly: float | None = None
@@ -84,6 +88,7 @@ class OrganFacts:
     volume_range_ml: tuple[float, float] | None = None
     renumbered: tuple[OrganName, ...] = ()
     values: str = ""
+    least_confidence: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,12 +132,19 @@ def touches_border(finding: Finding) -> Check | None:
     return Check(flag="touches_border", reason=reason, place_ras_mm=finding.border_ras_mm)
 
 
+def confidence_limit(facts: OrganFacts, rules: CheckRules) -> float:
+    """Mean confidence below which an organ is flagged."""
+    return rules.low_confidence if facts.least_confidence is None else facts.least_confidence
+
+
 def low_confidence(finding: Finding) -> Check | None:
-    """The mean confidence is below the threshold."""
+    """The mean confidence is below what is usual for the organ, or below the threshold where nobody knows that."""
     mean = finding.mean_confidence
-    if mean is None or mean >= finding.rules.low_confidence:
+    least = confidence_limit(finding.facts, finding.rules)
+    if mean is None or mean >= least:
         return None
-    reason = f"the network is unsure of it: mean confidence {mean:.2f}, below {finding.rules.low_confidence:g}"
+    usual = "below" if finding.facts.least_confidence is None else "usually above"
+    reason = f"the network is unsure of it: mean confidence {mean:.2f}, {usual} {least:.2g}"
     return Check(flag="low_confidence", reason=reason, place_ras_mm=finding.unsure_ras_mm or finding.center_ras_mm)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .catalogue import Organ
-from .checks import RULES, Check, CheckRules, Finding, OrganFacts, Place, Rule, compare_organs
+from .checks import RULES, Check, CheckRules, Finding, OrganFacts, Place, Rule, compare_organs, confidence_limit
 from .errors import GeometryError
 from .io.atomic import write_text
 from .labels import MAX_LABEL, LabelSpace, OrganName
@@ -138,7 +138,7 @@ class _Seen:
         """What the rules look at."""
         smallest = max(rules.min_piece_ml / _voxel_ml(self.affine), rules.min_piece_fraction * row.voxels)
         pieces = large_pieces(self.labels, organ.label, self.box, smallest_voxels=smallest)
-        is_unsure = row.mean_confidence is not None and row.mean_confidence < rules.low_confidence
+        is_unsure = row.mean_confidence is not None and row.mean_confidence < confidence_limit(facts, rules)
         corners = np.array([[s.start, s.stop - 1] for s in self.box])
         top = self.affine[2, :3] @ corners.mean(axis=1) + np.abs(self.affine[2, :3]) @ np.diff(corners)[:, 0] / 2
         return Finding(

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from .anomaly import VolumeSums
+from .anomaly import ConfidenceSums, VolumeSums
 from .cards import TaskCard
 from .catalogue import Organ
 from .checks import CheckRules, OrganFacts
@@ -151,8 +151,22 @@ def organ_facts(
             volume_range_ml=volume_range(cards[task], organ.name, rules),
             renumbered=tuple(dict.fromkeys(changed.get(organ.name, ()))),
             values=values,
+            least_confidence=least_confidence(cards[task], organ.name, rules),
         )
     return facts
+
+
+def least_confidence(card: TaskCard, organ: OrganName, rules: CheckRules) -> float | None:
+    """Mean confidence that the organ is usually above, by the card of its task; None if that says too little."""
+    usual = card.confidence.get("usual")
+    row = usual.get(organ) if isinstance(usual, Mapping) else None
+    if not isinstance(row, Mapping):
+        return None
+    try:
+        sums = ConfidenceSums(**row)
+    except TypeError:
+        return None
+    return sums.least(false_alarm_rate=rules.confidence_alarm_rate, least_cases=rules.volume_cases)
 
 
 def volume_range(card: TaskCard, organ: OrganName, rules: CheckRules) -> tuple[float, float] | None:
