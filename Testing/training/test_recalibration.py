@@ -27,6 +27,7 @@ from wbcss.registry import Registry, StagedTask
 from wbcss.segment import SegmentOptions
 from wbcss.weights import confidence_shapes
 from wbcss_training.cases import Case, read_case_list
+from wbcss_training.certainty import fit_odds
 from wbcss_training.cli.main import main
 from wbcss_training.publishing import organs_for
 from wbcss_training.recalibration import recalibrate, rescaled, scan_facts, usual_confidences
@@ -203,7 +204,9 @@ def test_the_card_tells_how_sure_the_task_usually_is_of_organs_that_are_there(re
     first, second = (organ.label for organ in card.organs[:2])
     scans = [a_scan(sure, right, organs=torch.full((100,), first), present={first, second}) for _ in range(5)]
     scans.append(a_scan(sure, right, organs=torch.full((100,), second), present={first}))
-    usual = usual_confidences(scans, card)
+    odds = torch.logit(torch.cat([claims.confidence for claims in scans]))
+    scale = fit_odds(odds, torch.cat([claims.right for claims in scans]))
+    usual = usual_confidences(scans, scale, card)
     assert list(usual) == [card.organs[0].name]  # the second organ was claimed where it was not
     sums = ConfidenceSums(**usual[card.organs[0].name])  # type: ignore[arg-type]
     assert sums.count == 5

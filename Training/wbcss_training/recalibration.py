@@ -106,19 +106,22 @@ def recalibrate(
         progress=lambda share, text: progress(_TILES_SHARE + (1 - _TILES_SHARE) * share, text),
         cancelled=cancelled,
     )
+    scale = fit_odds(*_odds(scans)) if scans else None
     fitted = replace(
         card,
         version=0,
         sequence=0,
         calibration=facts,
-        confidence={**scan_facts(scans), "usual": usual_confidences(scans, card)} if scans else card.confidence,
+        confidence=card.confidence
+        if scale is None
+        else {**scan_facts(scans), "usual": usual_confidences(scans, scale, card)},
         provenance=f"{card.provenance} Calibrated on {len(cases)} other annotated scan(s).",
         evidence_sha256="",
     )
     path = None
-    if scans or evidence.certainty is not None or evidence.reference is not None:
+    if scale is not None or evidence.certainty is not None or evidence.reference is not None:
         path = run_dir / _EVIDENCE
-        save_evidence(rescaled(evidence, fit_odds(*_odds(scans)), decoder.spec) if scans else evidence, path)
+        save_evidence(evidence if scale is None else rescaled(evidence, scale, decoder.spec), path)
         fitted = replace(fitted, evidence_sha256=sha256_file(path))
     before = snapshot_before(registry, run_dir / "before.json", progress=progress, cancelled=cancelled)
     encoder = model.network.encoder
@@ -211,9 +214,9 @@ def rescaled(evidence: TaskEvidence, scale: torch.Tensor, spec: DecoderSpec) -> 
     return dataclasses.replace(evidence, certainty=dataclasses.replace(head, scale=both))
 
 
-def usual_confidences(scans: Sequence[ScanClaims], card: TaskCard) -> dict[str, dict[str, float]]:
-    """For the card: how sure the task, with the scale that fits, is of organs where they are, as ``ConfidenceSums``."""
-    scale = fit_odds(*_odds(scans)).double()
+def usual_confidences(scans: Sequence[ScanClaims], scale: torch.Tensor, card: TaskCard) -> dict[str, dict[str, float]]:
+    """For the card: how sure the task, with the ``scale`` (2,), is of organs where they are, as ``ConfidenceSums``."""
+    scale = scale.double()
     found: dict[str, list[float]] = {}
     for claims in scans:
         odds, _ = _odds([claims])

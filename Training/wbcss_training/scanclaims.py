@@ -27,7 +27,7 @@ class ScanClaims:
         confidence: (N,) float64 in [0, 1].
         right: (N,) bool.
         organs: (N,) int64, label values that they are given to.
-        present: Labels of organs of which the reference holds a voxel.
+        present: Label values of annotated organs of which the reference holds a voxel.
     """
 
     confidence: torch.Tensor
@@ -49,7 +49,7 @@ class ScanJudge:
         truth: The reference in the label values of the model.
         drawn: Voxels that the reference gives to any organ, lesions aside: a task that calls one something else is
             wrong, even if the case does not annotate that, or the task does not know the organ.
-        judged: Those that the case annotates; one without a voxel only where that means that it is not there.
+        judged: Label values that the case annotates; one without a voxel only where that means that it is not there.
     """
 
     card: TaskCard
@@ -69,7 +69,7 @@ class ScanJudge:
             confidence=torch.from_numpy(result.confidence[claimed].astype(np.float64)),
             right=torch.from_numpy(labels == self.truth[claimed]),
             organs=torch.from_numpy(labels.astype(np.int64)),
-            present=frozenset(np.unique(self.truth[self.drawn]).tolist()) & frozenset(self.judged),
+            present=frozenset(np.unique(self.truth).tolist()) & frozenset(self.judged),
         )
 
 

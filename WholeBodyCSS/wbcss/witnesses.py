@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,8 @@ from .preprocess import Orientation
 from .selection import Selection
 from .specs import MergeRules
 from .volume import Affine, Shape3, Volume
+
+_Sums = TypeVar("_Sums", VolumeSums, ConfidenceSums)
 
 Descriptors = Mapping[TaskId, npt.NDArray[np.float64]]
 """Per task (organs, 2 F): mean and spread of the features of every organ, as ``OrganPool.descriptors``."""
@@ -158,25 +160,26 @@ def organ_facts(
 
 def least_confidence(card: TaskCard, organ: OrganName, rules: CheckRules) -> float | None:
     """Mean confidence that the organ is usually above, by the card of its task; None if that says too little."""
-    usual = card.confidence.get("usual")
-    row = usual.get(organ) if isinstance(usual, Mapping) else None
-    if not isinstance(row, Mapping):
-        return None
-    try:
-        sums = ConfidenceSums(**row)
-    except TypeError:
+    sums = _sums_of(ConfidenceSums, card.confidence.get("usual"), organ)
+    if sums is None:
         return None
     return sums.least(false_alarm_rate=rules.confidence_alarm_rate, least_cases=rules.volume_cases)
 
 
 def volume_range(card: TaskCard, organ: OrganName, rules: CheckRules) -> tuple[float, float] | None:
     """Volumes in ml that the card of a task lets expect; None if it says too little or nothing."""
-    volumes = card.anomaly.get("volume_ml")
-    row = volumes.get(organ) if isinstance(volumes, Mapping) else None
+    sums = _sums_of(VolumeSums, card.anomaly.get("volume_ml"), organ)
+    if sums is None:
+        return None
+    return sums.range_ml(false_alarm_rate=rules.volume_alarm_rate, least_cases=rules.volume_cases)
+
+
+def _sums_of(kind: type[_Sums], table: object, organ: OrganName) -> _Sums | None:
+    """The row of ``organ`` in a table of a card, which may hold anything; None if there is none of this kind."""
+    row = table.get(organ) if isinstance(table, Mapping) else None
     if not isinstance(row, Mapping):
         return None
     try:
-        sums = VolumeSums(**row)
+        return kind(**row)
     except TypeError:
         return None
-    return sums.range_ml(false_alarm_rate=rules.volume_alarm_rate, least_cases=rules.volume_cases)
