@@ -11,9 +11,10 @@ from wbcss.errors import Cancelled, SpecError
 from wbcss.io.writing import write_volume
 from wbcss.labels import OrganName
 from wbcss.nn.encoder import Encoder, freeze
+from wbcss.preprocess import AIR_HU
 from wbcss_training.bodylevels import ANCHORS_CM
 from wbcss_training.layouts import read_case_list
-from wbcss_training.levelsamples import CaseLevels, LevelPatch, encode_all, encode_levels, turned
+from wbcss_training.levelsamples import CaseLevels, LevelPatch, cut, encode_all, encode_levels, turned
 
 CPU = torch.device("cpu")
 L1, L3 = OrganName("vertebrae_L1"), OrganName("vertebrae_L3")
@@ -80,6 +81,33 @@ def test_patches_are_turned_with_their_levels_and_some_are_not(rng: np.random.Ge
         assert torch.equal(made.body, patch.body.flip(axes))
         assert torch.equal(made.heights_mm, patch.heights_mm.flip(0))
     assert all(count > 30 for count in kinds.values()), kinds
+
+
+def test_some_patches_keep_a_box_only_with_the_levels_that_are_there(rng: np.random.Generator) -> None:
+    patch = a_patch()
+    kept = []
+    for _ in range(200):
+        made = cut(patch, rng, spacing_mm=(20.0, 20.0, 20.0))
+        if made is patch:
+            continue
+        outside = made.hu != patch.hu
+        assert bool((made.hu[outside] == AIR_HU).all())
+        assert torch.equal(made.body, patch.body & ~outside)
+        assert bool(made.body.any())
+        inside = torch.nonzero(~outside)
+        sides = inside.amax(dim=0) - inside.amin(dim=0) + 1
+        assert len(inside) == int(sides.prod()), "what stays is a box"
+        assert all(1 <= side <= 18 for side in sides.tolist())
+        assert made.levels_cm is patch.levels_cm
+        kept.append(sides.tolist())
+    assert 40 < len(kept) < 130
+    assert len({tuple(sides) for sides in kept}) > 20
+
+
+def test_a_patch_without_body_is_not_cut(rng: np.random.Generator) -> None:
+    patch = a_patch()
+    empty = LevelPatch(patch.hu, torch.zeros_like(patch.body), patch.levels_cm, patch.heights_mm)
+    assert all(cut(empty, rng, spacing_mm=(20.0, 20.0, 20.0)) is empty for _ in range(20))
 
 
 def test_a_case_is_cut_with_the_levels_of_its_vertebrae(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from wbcss.nn.encoder import Encoder
 from wbcss.preprocess import AIR_HU
 from wbcss.progress import IsCancelled, Progress, never, silent
 from wbcss.specs import EncoderSpec
+from wbcss.volume import Spacing_mm
 
 from .annotation import Case
 from .atlas import PreparedAtlas, open_atlas
@@ -36,8 +37,16 @@ MIN_BODY = 0.003
 _TURN_SHARES = (0.2, 0.15)
 """Patches mirrored head to foot, and turned upside down about the axis from back to front: both are met in files."""
 
+_CUT_SHARE = 0.4
+_CUT_SIDES_MM = (100.0, 320.0)
+"""Patches of which only a box stays, and how long its sides are.
+
+Scans of one limb show neither the other nor air about it, and their features are not those of a whole body: the
+encoder's norms see a tile that is mostly empty. Without them a thigh passes for a neck.
+"""
+
 _STREAM = 5
-"""Number of the random stream that turns patches, apart from those that draw them."""
+"""Number of the random stream that turns and cuts patches, apart from those that draw them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,6 +181,19 @@ def turned(patch: LevelPatch, rng: np.random.Generator) -> LevelPatch:
     return LevelPatch(patch.hu.flip(axes), patch.body.flip(axes), patch.levels_cm.flip(axes), patch.heights_mm.flip(0))
 
 
+def cut(patch: LevelPatch, rng: np.random.Generator, *, spacing_mm: Spacing_mm) -> LevelPatch:
+    """``patch``, or a box of it about a voxel of its body with air around, as if the scan ended there."""
+    if rng.random() >= _CUT_SHARE or not bool(patch.body.any()):
+        return patch
+    voxels = torch.nonzero(patch.body)
+    center = voxels[int(rng.integers(len(voxels)))].tolist()
+    inside = torch.zeros_like(patch.body)
+    sides = [side / spacing for side, spacing in zip(rng.uniform(*_CUT_SIDES_MM, 3), spacing_mm, strict=True)]
+    starts = [int(at - rng.random() * side) for at, side in zip(center, sides, strict=True)]
+    inside[tuple(slice(max(0, s), int(s + side) + 1) for s, side in zip(starts, sides, strict=True))] = True
+    return replace(patch, hu=torch.where(inside, patch.hu, torch.tensor(AIR_HU)), body=patch.body & inside)
+
+
 def encode_levels(patch: LevelPatch, encoder: Encoder, *, device: torch.device) -> LevelSample:
     """What the frozen encoder, which is on ``device``, makes of ``patch``. Raises RunError if it is not finite."""
     image = windowed(patch.hu, encoder.spec.windows_hu)[None].to(device)
@@ -225,6 +247,7 @@ def encode_all(
             source = sources[number % len(sources)]
             rng = np.random.default_rng(np.random.SeedSequence([source.seed, _STREAM, number]))
             patch = turned(source.patch(number // len(sources)), rng)
+            patch = cut(patch, rng, spacing_mm=encoder.spec.spacing_mm)
             sample = encode_levels(patch, encoder, device=device)
             _write(path, sample)
         samples.append(sample)
