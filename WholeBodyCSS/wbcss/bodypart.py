@@ -6,20 +6,22 @@ none of whose organs can lie within a tile is not run there, and a plane of an o
 taken away before tasks are merged. METHOD 1.4.
 
 A task's decisions depend on the scan, the head and its own ranges, never on another task (law 1). Where the curve
-cannot be trusted (levels that contradict each other, a scan upside down) nothing is skipped or dropped.
+cannot be trusted (levels that contradict each other, a scan upside down) nothing is skipped or dropped. A task whose
+organs contradict the curve (``bodyvote``) keeps them: the pass is run again with that task left alone.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from .bodyvote import OrganVote
 from .labels import MAX_LABEL, OrganName, TaskId
 from .levelcard import LevelCard
 from .levels import (
@@ -52,7 +54,7 @@ SHORT_CM = 10.0
 
 @dataclass(frozen=True, kw_only=True)
 class OrganLevels:
-    """An organ that a task may write: its name, and where it may be; None if nobody knows."""
+    """An organ that a task knows: its name, and where it may be; None if nobody knows."""
 
     name: OrganName
     range_cm: LevelRange | None
@@ -73,6 +75,7 @@ class BodyPartReport:
         skipped_tiles: Per task, tiles that its decoder was not run on.
         dropped_voxels: Per organ, voxels taken away, over all tasks; organs without are left out.
         outside: Organs asked for that cannot lie within the scan.
+        overruled_by: Tasks whose organs contradict the levels; nothing of theirs was skipped or dropped.
     """
 
     is_trusted: bool
@@ -85,6 +88,7 @@ class BodyPartReport:
     skipped_tiles: Mapping[TaskId, int] = field(default_factory=dict)
     dropped_voxels: Mapping[OrganName, int] = field(default_factory=dict)
     outside: tuple[OrganName, ...] = ()
+    overruled_by: tuple[TaskId, ...] = ()
 
     @property
     def region_names(self) -> tuple[str, ...]:
@@ -104,6 +108,11 @@ class BodyPartReport:
             return [
                 f"the scan does not look like a part of the body that the model knows (its levels are in doubt by "
                 f"{self.doubt_cm:.0f} cm); the body-part check left the organs as they are"
+            ]
+        if self.overruled_by:
+            return [
+                f"the organs that {' and '.join(self.overruled_by)} finds lie elsewhere in the body than the levels of "
+                "the scan say; the body-part check left them as they are"
             ]
         length_cm = self.levels_cm[1] - self.levels_cm[0]
         if length_cm < SHORT_CM:
@@ -125,6 +134,7 @@ class BodyPartReport:
             "skipped_tiles": dict(self.skipped_tiles),
             "dropped_voxels": dict(self.dropped_voxels),
             "outside": list(self.outside),
+            "overruled_by": list(self.overruled_by),
         }
 
 
@@ -134,11 +144,17 @@ class BodyPartGate:
     Args:
         head: The level head; it is copied to ``device``.
         card: Its card.
-        organs: Per task, what it may write, by label.
+        organs: Per task, what it knows by label, in the order of its channels, whether it was asked for or not:
+            an organ's voxels do not depend on what else was asked for.
+        asked: Organs asked for.
         grid: The model grid of the scan.
         extent: Where the body is on it.
         tile: Tile shape.
         device: Where features are.
+        free: Tasks of which nothing is skipped or dropped, for their organs contradicted the curve.
+
+    Attributes:
+        votes: Per task that is not free, what takes its finished planes.
     """
 
     def __init__(
@@ -147,14 +163,17 @@ class BodyPartGate:
         card: LevelCard,
         organs: Mapping[TaskId, Mapping[int, OrganLevels]],
         *,
+        asked: Collection[OrganName],
         grid: ModelGrid,
         extent: Extent,
         tile: Shape3,
         device: torch.device,
+        free: tuple[TaskId, ...] = (),
     ) -> None:
         self._head = copy.deepcopy(head).to(device)
         self._card = card
         self._organs = organs
+        self._asked = asked
         self._grid = grid
         self._extent = extent
         self._tile = tile
@@ -165,6 +184,12 @@ class BodyPartGate:
         self._is_stale = False
         self._skipped = dict.fromkeys(organs, 0)
         self._dropped: dict[int, int] = {}
+        self._free = free
+        self.votes = {
+            task: OrganVote([organ.range_cm for organ in known.values()], grid.spacing_mm[2])
+            for task, known in organs.items()
+            if task not in free
+        }
 
     @property
     def curve(self) -> LevelCurve | None:
@@ -200,7 +225,8 @@ class BodyPartGate:
         return tuple(
             task
             for task, organs in self._organs.items()
-            if any(organ.range_cm is None or meet(organ.range_cm, here) for organ in organs.values())
+            if task in self._free
+            or any(organ.range_cm is None or meet(organ.range_cm, here) for organ in organs.values())
         )
 
     def keep(self, task: TaskId, k: int, labels: LabelMap, confidence: Confidence) -> tuple[LabelMap, Confidence]:
@@ -208,7 +234,7 @@ class BodyPartGate:
 
         They become background of confidence 1, as everywhere where a decoder was not run.
         """
-        if not self.is_trusted or not labels.any():
+        if task in self._free or not self.is_trusted or not labels.any():
             return labels, confidence
         at = float(self._grid.axes[2].model_of(k))
         here = self._levels_of((at, at))
@@ -227,6 +253,13 @@ class BodyPartGate:
         one = np.ones((), confidence.dtype)
         return np.where(gone, np.zeros((), labels.dtype), labels), np.where(gone, one, confidence)
 
+    def contradicted_by(self) -> tuple[TaskId, ...]:
+        """Tasks whose organs contradict the curve, once ``votes`` took every plane."""
+        curve = self.curve
+        if curve is None or not self.is_trusted:
+            return ()
+        return tuple(task for task, vote in self.votes.items() if vote.contradicts(curve, self._margin_cm(curve)))
+
     def report(self) -> BodyPartReport:
         """What was seen and done so far."""
         curve = self.curve
@@ -238,6 +271,7 @@ class BodyPartGate:
         names = {label: organ.name for organs in self._organs.values() for label, organ in organs.items()}
         ranges = {organ.name: organ.range_cm for organs in self._organs.values() for organ in organs.values()}
         here = self._levels_of(ends)
+        is_certain = self.is_trusted and not self._free
         return BodyPartReport(
             is_trusted=self.is_trusted,
             is_reversed=curve.is_reversed,
@@ -253,17 +287,20 @@ class BodyPartGate:
             dropped_voxels={names[label]: count for label, count in sorted(self._dropped.items())},
             outside=tuple(
                 name
-                for name, usual in ranges.items()
-                if self.is_trusted and usual is not None and not meet(usual, here)
+                for name, usual in (ranges.items() if is_certain else ())
+                if name in self._asked and usual is not None and not meet(usual, here)
             ),
+            overruled_by=self._free,
         )
+
+    def _margin_cm(self, curve: LevelCurve) -> float:
+        return self._card.margin_cm + DOUBTS * curve.doubt_cm
 
     def _levels_of(self, planes: tuple[float, float]) -> LevelRange:
         """Levels of the model planes from ``planes[0]`` to ``planes[1]``, with the margin of doubt."""
         curve = self.curve
         assert curve is not None  # noqa: S101 -- the caller asked whether it is trusted, or there
-        margin_cm = self._card.margin_cm + DOUBTS * curve.doubt_cm
-        return widened(curve.range_of(np.array(planes) * self._grid.spacing_mm[2]), margin_cm)
+        return widened(curve.range_of(np.array(planes) * self._grid.spacing_mm[2]), self._margin_cm(curve))
 
     def _observe(self, deep: torch.Tensor, starts_ij: Sequence[tuple[int, int]], k_start: int) -> None:
         """Read the levels of the planes of a batch of tiles; planes without body, or outside the scan, say nothing."""

@@ -135,7 +135,8 @@ class Pass:
         feeder = TileFeeder(self.scan, plan, self.device)
         widths = {task: len(head.weight) for task, head in self.heads.items()}
         sweep = FeatureSweep(plan.box[:2], plan.size, widths, device=self.device)
-        carrier = NativeCarrier(grid.axes, plan.box, self.heads, self.device, self.pools)
+        votes = {} if self.gate is None else self.gate.votes
+        carrier = NativeCarrier(grid.axes, plan.box, self.heads, self.device, pools=self.pools, votes=votes)
         for number, layer in enumerate(plan.layers):
             self._run_layer(layer, feeder, sweep)
             is_last = number == len(plan.layers) - 1

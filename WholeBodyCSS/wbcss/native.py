@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from .bodyvote import OrganVote
 from .heads import TaskHead
 from .labels import TaskId
 from .pooling import OrganPool
@@ -86,22 +88,34 @@ class _TaskPlanes:
     """The last two model planes of one task: features, winning channels and their probability."""
 
     def __init__(
-        self, head: TaskHead, shape: tuple[int, int], device: torch.device, pool: OrganPool | None = None
+        self,
+        head: TaskHead,
+        shape: tuple[int, int],
+        device: torch.device,
+        *,
+        pool: OrganPool | None,
+        vote: OrganVote | None,
     ) -> None:
         self.head = head
         self.pool = pool
+        self.vote = vote
         num_features = len(head.weight)
         self.features = torch.zeros((2, shape[0] * shape[1], num_features), device=device)
         self.channels = torch.zeros((2, *shape), dtype=torch.int32, device=device)
         self.confidence = torch.ones((2, *shape), device=device)
         self.covered = torch.zeros((2, *shape), dtype=torch.bool, device=device)
 
-    def put(self, slot: int, features: torch.Tensor, covered: torch.Tensor) -> None:
+    def put(self, k: int, slot: int, features: torch.Tensor, covered: torch.Tensor) -> None:
         self.features[slot] = features
         self.covered[slot] = covered
-        if not bool(covered.any()):
+        if bool(covered.any()):
+            self._classify(slot, features, covered)
+        else:
             self.channels[slot], self.confidence[slot] = 0, 1.0
-            return
+        if self.vote is not None:
+            self.vote.add(k, self.channels[slot])
+
+    def _classify(self, slot: int, features: torch.Tensor, covered: torch.Tensor) -> None:
         channels, confidence = self.head.classify(features)
         self.channels[slot] = torch.where(covered, channels.view(covered.shape), 0)
         if self.pool is not None:
@@ -129,6 +143,7 @@ class NativeCarrier:
         heads: Per task.
         device: Where the planes are.
         pools: Of tasks whose organs are to be described.
+        votes: Of tasks that may contradict the body-part check.
     """
 
     def __init__(
@@ -137,15 +152,17 @@ class NativeCarrier:
         box: tuple[Range, Range, Range],
         heads: Mapping[TaskId, TaskHead],
         device: torch.device,
-        pools: Mapping[TaskId, OrganPool] | None = None,
+        *,
+        pools: Mapping[TaskId, OrganPool] = MappingProxyType({}),
+        votes: Mapping[TaskId, OrganVote] = MappingProxyType({}),
     ) -> None:
         self._samples = tuple(_Samples.of(axis, extent) for axis, extent in zip(axes, box, strict=True))
         self._shape = (box[0][1] - box[0][0], box[1][1] - box[1][0])
         self._first_k = box[2][0]
         self._device = device
-        described = pools or {}
         self._tasks = {
-            task: _TaskPlanes(head, self._shape, device, described.get(task)) for task, head in heads.items()
+            task: _TaskPlanes(head, self._shape, device, pool=pools.get(task), vote=votes.get(task))
+            for task, head in heads.items()
         }
         self._lower = [self._samples[axis].index(device) for axis in range(2)]
         self._fraction = [self._samples[axis].weight(device) for axis in range(2)]
@@ -160,7 +177,7 @@ class NativeCarrier:
         """Take model plane ``plane.k`` (one after the last one taken) and yield what became ready."""
         k = plane.k - self._first_k
         for task, planes in self._tasks.items():
-            planes.put(k % 2, plane.features[task], plane.covered_by(task))
+            planes.put(plane.k, k % 2, plane.features[task], plane.covered_by(task))
         samples = self._samples[2]
         while self._next < len(samples.lower):
             lower, fraction = int(samples.lower[self._next]), float(samples.fraction[self._next])

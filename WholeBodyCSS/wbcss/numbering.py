@@ -93,6 +93,13 @@ class Renumbering:
     voxels: int
     place_ras_mm: tuple[float, float, float]
 
+    @property
+    def sentence(self) -> str:
+        """For the person who asked for it."""
+        return (
+            f"a piece of {self.voxels} voxels was renumbered from {self.before} to {self.after} by the order of bones"
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class _Piece:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
 import torch
 
+from .backend import TileEncoderDecoder
 from .backend_choice import BackendName, BackendRequest, choose_backend
 from .body import find_body
 from .bodypart import BodyPartGate, BodyPartReport, organ_levels
@@ -170,14 +171,6 @@ def _monotone(progress: Progress) -> Progress:
     return report
 
 
-def _told(renumberings: Sequence[Renumbering]) -> list[str]:
-    """One sentence per piece that was numbered anew."""
-    return [
-        f"a piece of {change.voxels} voxels was renumbered from {change.before} to {change.after} by the order of bones"
-        for change in renumberings
-    ]
-
-
 class _Job:
     """One call of ``segment``."""
 
@@ -229,7 +222,7 @@ class _Job:
             dataclasses.replace(
                 report,
                 ladder=taken,
-                warnings=(*self._warnings(body, report, doubt), *_told(repaired), *taken),
+                warnings=(*self._warnings(body, report, doubt), *(change.sentence for change in repaired), *taken),
             ),
             facts=organ_facts(
                 self._testimony,
@@ -253,13 +246,34 @@ class _Job:
         if plan is None:
             return self._report(step, "none", (0, 0, 0), 0, 0)
         heads = self._heads(step.device)
-        merger = self._merger(grid)
-        pools = open_pools(self._model, heads, step.device, describe=self._options.describe)
         gate = self._gate(grid, body, step)
         with self._clock.stage("prepare"):
             backend = choose_backend(
                 self._request(step, plan), partial(self._sample, scan, plan, step.device), heads, self._cancelled
             )
+        self._run_pass(scan, plan, backend, heads, step, gate)
+        free = () if gate is None else gate.contradicted_by()
+        if free:
+            gate = self._gate(grid, body, step, free=free)
+            self._run_pass(scan, plan, backend, heads, step, gate)
+        i, j, k = (last - first for first, last in plan.box)
+        report = self._report(step, backend.name, (i, j, k), plan.num_tiles, backend.num_calls)
+        return report if gate is None else dataclasses.replace(report, body_part=gate.report())
+
+    def _run_pass(
+        self,
+        scan: Scan,
+        plan: TilePlan,
+        backend: TileEncoderDecoder,
+        heads: Mapping[TaskId, TaskHead],
+        step: Step,
+        gate: BodyPartGate | None,
+    ) -> None:
+        """Fill the outputs, from clean ones."""
+        self._labels.fill(0)
+        self._confidence.fill(1)
+        merger = self._merger(scan.grid)
+        pools = open_pools(self._model, heads, step.device, describe=self._options.describe)
         Pass(
             scan=scan,
             plan=plan,
@@ -280,11 +294,8 @@ class _Job:
             seen = witnesses(self._model, self._descriptors)
             merger.finish(self._cancelled, witnesses=seen)
             self._testimony = Testimony.of(
-                merger, seen, orientation=grid.orientation, shape=self._volume.shape, affine=self._volume.affine
+                merger, seen, orientation=scan.grid.orientation, shape=self._volume.shape, affine=self._volume.affine
             )
-        i, j, k = (last - first for first, last in plan.box)
-        report = self._report(step, backend.name, (i, j, k), plan.num_tiles, backend.num_calls)
-        return report if gate is None else dataclasses.replace(report, body_part=gate.report())
 
     def _request(self, step: Step, plan: TilePlan) -> BackendRequest:
         return BackendRequest(
@@ -335,18 +346,26 @@ class _Job:
             lesions=lesion_rules(self._model, self._chosen, self._options.merge, self._volume),
         )
 
-    def _gate(self, grid: ModelGrid, body: Extent, step: Step) -> BodyPartGate | None:
-        """The body-part check, if it is wanted and the registry has a head for it."""
+    def _gate(self, grid: ModelGrid, body: Extent, step: Step, *, free: tuple[TaskId, ...] = ()) -> BodyPartGate | None:
+        """The body-part check, if it is wanted and the registry has a head for it; tasks that are ``free`` escape."""
         levels = self._model.levels
         if levels is None or not self._options.body_part:
             return None
         organs = {}
         for task in self._chosen.tasks:
             card = self._model.cards[task]
-            wanted = {organ.label: organ.name for organ in card.organs if organ.name in self._chosen.names}
-            organs[task] = organ_levels(wanted, ranges_of(card.body_part, levels.card))
+            known = {organ.label: organ.name for organ in card.organs}
+            organs[task] = organ_levels(known, ranges_of(card.body_part, levels.card))
         return BodyPartGate(
-            levels.head, levels.card, organs, grid=grid, extent=body, tile=step.tile, device=step.device
+            levels.head,
+            levels.card,
+            organs,
+            asked=self._chosen.names,
+            grid=grid,
+            extent=body,
+            tile=step.tile,
+            device=step.device,
+            free=free,
         )
 
     def _report(self, step: Step, backend: str, shape: Shape3, num_tiles: int, num_calls: int) -> RunReport:
