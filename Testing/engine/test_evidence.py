@@ -51,6 +51,24 @@ def published(tmp_path: Path) -> tuple[Registry, TaskCard]:
     )
 
 
+def test_scales_of_organs_are_read_back_and_must_be_as_many_as_the_organs(tmp_path: Path) -> None:
+    registry = tiny_registry.new_registry(tmp_path / "registry")
+    staged = tiny_registry.stage_task(registry)
+    path = tmp_path / "staged.safetensors"
+    for organs in (2, 3):
+        scales = torch.arange(2.0 * organs).reshape(organs, 2)
+        save_evidence(TaskEvidence(dataclasses.replace(a_head(2), organ_scale=scales)), path)
+        bundle = StagedTask(card=staged.card, weights=staged.weights, evidence=path)
+        if organs == 2:
+            head = load_evidence(registry, registry.publish(bundle)).certainty
+            assert head is not None
+            assert head.organ_scale is not None
+            assert torch.equal(head.organ_scale, scales)
+        else:
+            with pytest.raises(RegistryError, match=r"confidence\.organ_scale"):
+                registry.publish(bundle)
+
+
 def test_evidence_is_published_read_back_and_carried_to_another_registry(tmp_path: Path) -> None:
     registry, card = published(tmp_path)
     assert registry.verify() == []
@@ -118,15 +136,19 @@ def test_evidence_that_does_not_fit_is_refused(tmp_path: Path) -> None:
         save_evidence(TaskEvidence(bad), path)
 
 
-def test_a_confidence_head_equals_its_formula() -> None:
-    head = a_head(3)
-    features, odds = torch.randn(5, 3), torch.linspace(-3, 3, 5)
+@pytest.mark.parametrize("has_scales", [False, True])
+def test_a_confidence_head_equals_its_formula(has_scales: bool) -> None:
+    own = torch.tensor([[2.0, 1.0], [1.0, 0.0], [0.5, -3.0]])
+    head = dataclasses.replace(a_head(3), organ_scale=own if has_scales else None)
+    features, odds, organs = torch.randn(5, 3), torch.linspace(-3, 3, 5), torch.tensor([0, 1, 2, 2, 0])
     for row in range(5):
         inputs = torch.cat([features[row], odds[row : row + 1] / MAX_LOG_ODDS])
         hidden = [max(0.0, float(w @ inputs + b)) for w, b in zip(head.hidden_weight, head.hidden_bias, strict=True)]
         raw = float(odds[row]) + sum(h * float(w) for h, w in zip(hidden, head.out_weight, strict=True))
-        expected = 1 / (1 + np.exp(-(0.5 * (raw + float(head.out_bias)) - 0.25)))
-        assert float(head.probability(features, odds)[row]) == pytest.approx(expected, rel=1e-4)
+        log_odds = 0.5 * (raw + float(head.out_bias)) - 0.25
+        slope, shift = own[organs[row]].tolist() if has_scales else (1.0, 0.0)
+        expected = 1 / (1 + np.exp(-(slope * log_odds + shift)))
+        assert float(head.probability(features, odds, organs)[row]) == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_head_speaks_where_an_organ_wins_and_the_softmax_where_none_does() -> None:
@@ -135,7 +157,8 @@ def test_the_head_speaks_where_an_organ_wins_and_the_softmax_where_none_does() -
     features = torch.randn(300, 2) * 3
     labels, cpu = channel_labels([4, 6]), torch.device("cpu")
     plain = TaskHead.of(decoder, labels, temperature=2.0, device=cpu)
-    learned = TaskHead.of(decoder, labels, temperature=2.0, device=cpu, certainty=a_head(2))
+    head = dataclasses.replace(a_head(2), organ_scale=torch.tensor([[2.0, 1.0], [0.5, -3.0]]))
+    learned = TaskHead.of(decoder, labels, temperature=2.0, device=cpu, certainty=head)
     channel, softmax = plain.classify(features)
     same, confidence = learned.classify(features)
     assert torch.equal(channel, same)
@@ -144,7 +167,8 @@ def test_the_head_speaks_where_an_organ_wins_and_the_softmax_where_none_does() -
     assert not organ.all()
     torch.testing.assert_close(confidence[~organ], softmax[~organ])
     odds = torch.logit(softmax[organ].double()).float()
-    torch.testing.assert_close(confidence[organ], a_head(2).probability(features[organ], odds), atol=1e-4, rtol=1e-4)
+    expected = head.probability(features[organ], odds, channel[organ].long() - 1)
+    torch.testing.assert_close(confidence[organ], expected, atol=1e-4, rtol=1e-4)
 
 
 def test_the_pool_gives_mean_and_spread_of_every_organ(rng: np.random.Generator) -> None:

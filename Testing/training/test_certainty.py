@@ -48,7 +48,7 @@ def test_a_head_finds_what_the_features_tell_and_its_numbers_are_shares(decoder:
     assert found.facts["ece_before"] == pytest.approx(0.45, abs=0.03)
     assert found.facts["ece_after"] < 0.05
     fresh = voxels(4000, seed=999)
-    told = found.head.probability(fresh.features, fresh.log_odds)
+    told = torch.sigmoid(found.head.log_odds(fresh.features, fresh.log_odds))
     expected = torch.sigmoid(2 * fresh.features[:, 0])
     assert float((told - expected).abs().mean()) < 0.08
     assert sum(row["voxels"] for row in found.facts["reliability"]) == found.facts["num_voxels"] == 6000
@@ -80,7 +80,7 @@ def test_without_held_out_voxels_nothing_is_learned(decoder: Decoder) -> None:
 
 def test_training_is_repeatable() -> None:
     one, other = (train_head(voxels(500, seed=1), 16, seed=3) for _ in range(2))
-    assert all(torch.equal(a, b) for a, b in zip(vars(one).values(), vars(other).values(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(one.tensors().values(), other.tensors().values(), strict=True))
 
 
 def test_scale_and_shift_undo_a_known_distortion() -> None:

@@ -27,10 +27,9 @@ from wbcss.registry import Registry, StagedTask
 from wbcss.segment import SegmentOptions
 from wbcss.weights import confidence_shapes
 from wbcss_training.cases import Case, read_case_list
-from wbcss_training.certainty import fit_odds
 from wbcss_training.cli.main import main
 from wbcss_training.publishing import organs_for
-from wbcss_training.recalibration import recalibrate, rescaled, scan_facts, usual_confidences
+from wbcss_training.recalibration import fit_organs, recalibrate, rescaled, scaled, scan_facts, usual_confidences
 from wbcss_training.scanclaims import ScanClaims, judge
 
 Capture = pytest.CaptureFixture[str]
@@ -115,7 +114,8 @@ def test_a_learned_confidence_gets_a_scale_that_fits_and_keeps_the_rest(
     made = recalibrate(registry, TaskId("witness"), cases, run_dir=tmp_path / "run")
     found = load_evidence(registry, made.card).certainty
     assert found is not None
-    assert not torch.equal(found.scale, head.scale)
+    assert found.organ_scale is not None
+    assert not torch.equal(found.organ_scale, torch.tensor([[1.0, 0.0]]).expand_as(found.organ_scale))
     for name in ("hidden_weight", "hidden_bias"):
         assert torch.equal(getattr(found, name), getattr(head, name))
 
@@ -135,7 +135,7 @@ def test_over_whole_scans_the_task_is_right_as_often_as_it_says(
     assert len(right) == pytest.approx(facts["num_voxels"], rel=0.01)
     assert set(facts["usual"]) <= {organ.name for organ in made.organs}
     assert facts["accuracy"] == pytest.approx(float(right.mean()), abs=0.01)
-    # A fitted shift makes the mean confidence the share of right answers, but for the ridge and 16 bits.
+    # Fitted shifts make the mean confidence the share of right answers, but for the ridge and 16 bits.
     assert float(sure.mean()) == pytest.approx(float(right.mean()), abs=0.02)
 
 
@@ -170,31 +170,65 @@ def test_a_task_is_wrong_where_the_case_draws_what_it_does_not_know(tmp_path: Pa
     assert not claims.right.any()
 
 
-def test_a_rescaled_confidence_has_the_log_odds_asked_for() -> None:
+def test_a_rescaled_confidence_has_the_log_odds_asked_for_in_that_organ(registry: Registry) -> None:
     generator = torch.Generator().manual_seed(2)
-    features, odds = torch.randn(9, 8, generator=generator), torch.randn(9, generator=generator)
-    features = features[:, : tiny_enrollment.DECODER.num_features]
-    plain = rescaled(TaskEvidence(), torch.tensor([0.5, -1.0]), tiny_enrollment.DECODER).certainty
+    card = registry.card(PLAIN)
+    features = torch.randn(9, card.spec.num_features, generator=generator)
+    odds = torch.randn(9, generator=generator)
+    organs = torch.arange(9) % len(card.organs)
+    first = organs == 0
+    scales = {card.organs[0].label: torch.tensor([0.5, -1.0])}
+    plain = rescaled(TaskEvidence(), scales, card).certainty
     assert plain is not None
-    assert torch.allclose(plain.probability(features, odds), torch.sigmoid(0.5 * odds - 1.0))
-    shapes = confidence_shapes(tiny_enrollment.DECODER)
+    told = plain.probability(features, odds, organs)
+    assert torch.allclose(told[first], torch.sigmoid(0.5 * odds[first] - 1.0))
+    assert torch.allclose(told[~first], torch.sigmoid(odds[~first]))
+    shapes = confidence_shapes(card.spec)
     tensors = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
     head = ConfidenceHead(**{name.removeprefix("confidence."): value for name, value in tensors.items()})
-    again = rescaled(TaskEvidence(head), torch.tensor([0.5, -1.0]), tiny_enrollment.DECODER).certainty
+    again = rescaled(rescaled(TaskEvidence(head), scales, card), scales, card).certainty
     assert again is not None
-    before = torch.logit(head.probability(features, odds).double())
-    assert torch.allclose(again.probability(features, odds).double(), torch.sigmoid(0.5 * before - 1.0), atol=1e-4)
+    before = torch.logit(head.probability(features, odds, organs).double())
+    told = again.probability(features, odds, organs).double()
+    assert torch.allclose(told[first], torch.sigmoid(0.5 * (0.5 * before[first] - 1.0) - 1.0), atol=1e-4)
+    assert torch.allclose(told[~first], torch.sigmoid(before[~first]), atol=1e-4)
+
+
+def test_every_organ_gets_a_scale_of_its_own_if_enough_scans_can_judge_it() -> None:
+    """Claims of 0.8: one organ is right in half of them, one in all, one in a single scan, one is never judged."""
+    sure = torch.full((400,), 0.8, dtype=torch.float64)
+    organs = torch.arange(400) // 100 + 1
+    right = (organs == 2) | ((organs == 1) & (torch.arange(400) % 2 == 0))
+    scans = [
+        a_scan(sure, right, organs=organs, judged={1, 2, 3}),
+        a_scan(sure, right, organs=organs, judged={1, 2}),
+    ]
+    scales = fit_organs(scans)
+    assert sorted(scales) == [1, 2]
+    told = scaled(scans[0], scales)
+    assert float(told[organs == 1].mean()) == pytest.approx(0.5, abs=0.01)
+    assert float(told[organs == 2].mean()) > 0.95
+    assert torch.equal(told[organs > 2], sure[organs > 2])
 
 
 def test_halves_of_the_scans_are_judged_by_the_other_half() -> None:
-    """Two scans of one confidence, right in all of one and in none of the other: each half is told the opposite."""
+    """Scans of one confidence, right in all of one half and in none of the other: each half is told the opposite."""
     sure = torch.full((100,), 0.8, dtype=torch.float64)
-    scans = [a_scan(sure, torch.ones(100, dtype=torch.bool)), a_scan(sure, torch.zeros(100, dtype=torch.bool))]
-    facts = scan_facts(scans)
+    good, bad = (a_scan(sure, torch.full((100,), value)) for value in (True, False))
+    facts = scan_facts([good, bad, good, bad])
     assert facts["accuracy"] == 0.5
     assert facts["ece_before"] == pytest.approx(0.3, abs=1e-5)
     assert facts["ece_after"] > 0.9
-    assert scan_facts([a_scan(sure, torch.arange(100) < 60)])["ece_after"] < 0.02
+    alike = scan_facts([a_scan(sure, torch.arange(100) < 60)] * 4)
+    assert alike["ece_after"] < 0.02
+
+
+def test_claims_of_organs_that_no_scan_annotates_are_not_counted() -> None:
+    """Of them nothing but errors is known."""
+    sure, organs = torch.full((100,), 0.8, dtype=torch.float64), torch.arange(100) % 2 + 1
+    scan = a_scan(sure, organs == 1, organs=organs, judged={1})
+    assert scan_facts([scan, scan])["num_voxels"] == 100
+    assert scan_facts([scan, scan])["accuracy"] == 1.0
 
 
 def test_the_card_tells_how_sure_the_task_usually_is_of_organs_that_are_there(registry: Registry) -> None:
@@ -204,9 +238,7 @@ def test_the_card_tells_how_sure_the_task_usually_is_of_organs_that_are_there(re
     first, second = (organ.label for organ in card.organs[:2])
     scans = [a_scan(sure, right, organs=torch.full((100,), first), present={first, second}) for _ in range(5)]
     scans.append(a_scan(sure, right, organs=torch.full((100,), second), present={first}))
-    odds = torch.logit(torch.cat([claims.confidence for claims in scans]))
-    scale = fit_odds(odds, torch.cat([claims.right for claims in scans]))
-    usual = usual_confidences(scans, scale, card)
+    usual = usual_confidences(scans, fit_organs(scans), card)
     assert list(usual) == [card.organs[0].name]  # the second organ was claimed where it was not
     sums = ConfidenceSums(**usual[card.organs[0].name])  # type: ignore[arg-type]
     assert sums.count == 5
@@ -219,8 +251,11 @@ def a_scan(
     *,
     organs: torch.Tensor | None = None,
     present: Collection[int] = (),
+    judged: Collection[int] | None = None,
 ) -> ScanClaims:
-    return ScanClaims(sure, right, torch.ones(len(sure)) if organs is None else organs, frozenset(present))
+    whose = torch.ones(len(sure), dtype=torch.int64) if organs is None else organs
+    known = frozenset(whose.unique().tolist() if judged is None else judged)
+    return ScanClaims(sure, right, whose, frozenset(present), known)
 
 
 def test_cases_without_an_organ_of_the_task_are_refused(

@@ -14,6 +14,7 @@ from analytic_model import threshold_model
 from tiny_scan import fix_backend
 
 from wbcss.errors import Cancelled, CaseError
+from wbcss.io.reading import read_volume
 from wbcss.io.writing import write_volume
 from wbcss.labels import TaskId
 from wbcss.loading import LoadedModel
@@ -70,6 +71,18 @@ def test_confidence_and_right_answers_are_those_of_the_voxels_it_claims(cases: t
     assert facts["ece_before"] == pytest.approx(0.75 - BEFORE, abs=2e-3)
     assert facts["ece_after"] == pytest.approx(0.75 - AFTER, abs=2e-3)
     assert not facts["is_met"]
+    assert facts["ece_with_contradicted"] == facts["ece_after"]
+
+
+def test_other_organs_where_the_case_draws_one_are_counted_apart(tmp_path: Path) -> None:
+    """A kidney that nobody annotates in the middle of a drawn liver: an error, but no measure of how sure it is."""
+    path = write_case(tmp_path / "cases")
+    hu = read_volume(tmp_path / "cases" / "a.nii.gz").volume.voxels.copy()
+    hu[6:16, 4:6, 3:11] = 600
+    write_volume(tmp_path / "cases" / "a.nii.gz", hu, tiny_cases.AFFINE)
+    facts = measure_reliability(a_model(), read_case_list(path), options=TORCH).tasks[FIRST].to_json()
+    assert facts["voxels"] == 640 - 160
+    assert facts["ece_with_contradicted"] > facts["ece_after"] + 0.05
 
 
 def test_where_absent_means_not_there_every_claim_is_judged(tmp_path: Path) -> None:
@@ -110,7 +123,7 @@ def test_the_command_writes_report_table_and_picture(
     assert capsys.readouterr().out == (tmp_path / "r.md").read_text()
     report = json.loads((tmp_path / "r.json").read_text())
     assert set(report["tasks"]) == {"first@1", "second@1"}
-    assert "| second@1 | 0 | - | - |" in (tmp_path / "r.md").read_text()
+    assert "| second@1 | 0 | - | - | - |" in (tmp_path / "r.md").read_text()
     assert (tmp_path / "r.png").is_file()
     assert "a.nii" not in (tmp_path / "r.json").read_text()
     assert main([*words, "--out", str(tmp_path / "r.txt")]) == 2

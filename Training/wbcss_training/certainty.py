@@ -120,7 +120,8 @@ def learn_certainty(
     judged = [joined_voxels([*held_out[1::2]]), joined_voxels([*held_out[0::2]])]
     right = torch.cat([part.right for part in judged])
     softmax = torch.cat([torch.sigmoid(part.log_odds) for part in judged])
-    learned = torch.cat([h.probability(p.features, p.log_odds) for h, p in zip(fitted, judged, strict=True)])
+    odds = [h.log_odds(p.features, p.log_odds) for h, p in zip(fitted, judged, strict=True)]
+    learned = torch.sigmoid(torch.cat(odds))
     losses = {"softmax": _loss(softmax, right), "learned": _loss(learned, right)}
     is_better = losses["learned"] < losses["softmax"]
     kept = learned if is_better else softmax
@@ -155,12 +156,13 @@ def train_head(voxels: ClaimedVoxels, width: int, *, seed: int) -> ConfidenceHea
     optimizer = torch.optim.AdamW(parameters, lr=_RATE, weight_decay=_DECAY)
     for _ in range(_STEPS):
         index = torch.randint(len(voxels), (min(_BATCH, len(voxels)),), generator=generator)
-        found = head.probability(voxels.features[index], voxels.log_odds[index])
+        found = torch.sigmoid(head.log_odds(voxels.features[index], voxels.log_odds[index]))
         loss = F.mse_loss(found, voxels.true_class[index])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    return ConfidenceHead(**{name: value.detach() for name, value in vars(head).items()})
+    weight, bias, out_weight, out_bias = (parameter.detach() for parameter in parameters)
+    return ConfidenceHead(weight, bias, out_weight, out_bias, head.scale)
 
 
 def fit_scale(voxels: ClaimedVoxels, head: ConfidenceHead) -> torch.Tensor:

@@ -2,15 +2,19 @@
 
 A task that was learned from synthetic scans is too sure on real ones, and takes voxels from tasks that know better. A
 temperature (Guo et al., ICML 2017) from tiles around the organs of a few annotated real scans mends much of that. Then
-whole scans are segmented as the product does it, where a task also claims what lies far from its organs, and a scale
-and a shift of the log odds are fitted to how often it is right there (Platt, Advances in Large Margin Classifiers,
-1999). They become those of the learned confidence; a task without one gets a head that is nothing but them.
+whole scans are segmented as the product does it, where a task also claims what lies far from its organs, and for every
+organ that enough of them annotate a scale and a shift of the log odds are fitted to how often it is right there
+(Platt, Advances in Large Margin Classifiers, 1999). They go beside the learned confidence; a task without one gets a
+head that passes on the softmax.
+
+One scale for all organs would be wrong: scans of one region say little about the organs of another, and a task that
+is taught in necks to doubt itself loses the abdomen to whoever doubts less.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +30,6 @@ from wbcss.loading import LoadedModel, TaskEvidence, load_evidence, load_model, 
 from wbcss.nn.decoder import Decoder
 from wbcss.progress import IsCancelled, Progress, check_cancelled, never, silent
 from wbcss.registry import Registry, StagedTask
-from wbcss.specs import DecoderSpec
 from wbcss.storage import sha256_file
 from wbcss.weights import confidence_shapes
 
@@ -40,6 +43,12 @@ from .patches import FeaturePatch
 from .publishing import prove_unchanged, snapshot_before
 from .reliability import calibration_error, reliability
 from .scanclaims import ScanClaims, judge
+
+OrganScales = Mapping[int, torch.Tensor]
+"""Scale and shift, (2,) float32, by label value."""
+
+MIN_SCANS = 2
+"""An organ that fewer scans can judge stays as sure as it is."""
 
 TILES_PER_CASE = 2
 _EVIDENCE = "evidence.safetensors"
@@ -106,22 +115,22 @@ def recalibrate(
         progress=lambda share, text: progress(_TILES_SHARE + (1 - _TILES_SHARE) * share, text),
         cancelled=cancelled,
     )
-    scale = fit_odds(*_odds(scans)) if scans else None
+    scales = fit_organs(scans)
     fitted = replace(
         card,
         version=0,
         sequence=0,
         calibration=facts,
-        confidence=card.confidence
-        if scale is None
-        else {**scan_facts(scans), "usual": usual_confidences(scans, scale, card)},
+        confidence={**scan_facts(scans), "usual": usual_confidences(scans, scales, card)}
+        if scales
+        else card.confidence,
         provenance=f"{card.provenance} Calibrated on {len(cases)} other annotated scan(s).",
         evidence_sha256="",
     )
     path = None
-    if scale is not None or evidence.certainty is not None or evidence.reference is not None:
+    if scales or evidence.certainty is not None or evidence.reference is not None:
         path = run_dir / _EVIDENCE
-        save_evidence(evidence if scale is None else rescaled(evidence, scale, decoder.spec), path)
+        save_evidence(rescaled(evidence, scales, card) if scales else evidence, path)
         fitted = replace(fitted, evidence_sha256=sha256_file(path))
     before = snapshot_before(registry, run_dir / "before.json", progress=progress, cancelled=cancelled)
     encoder = model.network.encoder
@@ -194,33 +203,63 @@ def _scan_claims(
     return [claims for claims in found if len(claims)]
 
 
-def _odds(scans: Sequence[ScanClaims]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log odds of what is claimed, and whether it is right, of all scans."""
-    sure = torch.cat([claims.confidence for claims in scans])
-    return torch.logit(sure).clamp(-MAX_LOG_ODDS, MAX_LOG_ODDS), torch.cat([claims.right for claims in scans])
+def _log_odds(confidence: torch.Tensor) -> torch.Tensor:
+    return torch.logit(confidence).clamp(-MAX_LOG_ODDS, MAX_LOG_ODDS)
 
 
-def rescaled(evidence: TaskEvidence, scale: torch.Tensor, spec: DecoderSpec) -> TaskEvidence:
-    """``evidence`` with log odds multiplied by the first of ``scale`` (2,) and raised by the second.
+def fit_organs(scans: Sequence[ScanClaims]) -> OrganScales:
+    """Scale and shift (2,) of the log odds of every organ, by label value, that ``MIN_SCANS`` scans can judge.
+
+    Only claims of organs that a scan annotates count: of another one only its errors on what is annotated are known.
+    """
+    judged: dict[int, list[tuple[torch.Tensor, torch.Tensor]]] = {}
+    for claims in scans:
+        for label in claims.judged:
+            mine = claims.organs == label
+            if bool(mine.any()):
+                judged.setdefault(label, []).append((claims.confidence[mine], claims.right[mine]))
+    scales = {}
+    for label, parts in sorted(judged.items()):
+        if len(parts) >= MIN_SCANS:
+            sure, right = (torch.cat(values) for values in zip(*parts, strict=True))
+            scales[label] = fit_odds(_log_odds(sure), right)
+    return scales
+
+
+def scaled(claims: ScanClaims, scales: OrganScales) -> torch.Tensor:
+    """(N,) confidence of ``claims`` after the ``scales`` of their organs; without one it is as it was."""
+    sure = claims.confidence.clone()
+    for label, scale in scales.items():
+        mine = claims.organs == label
+        slope, shift = scale.double()
+        sure[mine] = torch.sigmoid(_log_odds(sure[mine]) * slope + shift)
+    return sure
+
+
+def rescaled(evidence: TaskEvidence, scales: OrganScales, card: TaskCard) -> TaskEvidence:
+    """``evidence`` with log odds of the organs of ``card`` rescaled once more, after the scales they have.
 
     Without a learned confidence there is none to rescale, so a head that passes on those of the softmax is added.
     """
     head = evidence.certainty
     if head is None:
-        shapes = confidence_shapes(spec)
+        shapes = confidence_shapes(card.spec)
         head = ConfidenceHead(**{name.removeprefix(PREFIX): torch.zeros(shape) for name, shape in shapes.items()})
         head = dataclasses.replace(head, scale=torch.tensor([1.0, 0.0]))
-    both = torch.stack([scale[0] * head.scale[0], scale[0] * head.scale[1] + scale[1]])
-    return dataclasses.replace(evidence, certainty=dataclasses.replace(head, scale=both))
+    own = torch.tensor([[1.0, 0.0]]).repeat(len(card.organs), 1) if head.organ_scale is None else head.organ_scale
+    own = own.clone()
+    for row, organ in enumerate(card.organs):
+        if organ.label in scales:
+            slope, shift = scales[organ.label]
+            own[row] = torch.stack([slope * own[row, 0], slope * own[row, 1] + shift])
+    return dataclasses.replace(evidence, certainty=dataclasses.replace(head, organ_scale=own))
 
 
-def usual_confidences(scans: Sequence[ScanClaims], scale: torch.Tensor, card: TaskCard) -> dict[str, dict[str, float]]:
-    """For the card: how sure the task, with the ``scale`` (2,), is of organs where they are, as ``ConfidenceSums``."""
-    scale = scale.double()
+def usual_confidences(scans: Sequence[ScanClaims], scales: OrganScales, card: TaskCard) -> dict[str, dict[str, float]]:
+    """For the card: how sure the task, with ``scales``, is of organs where they are, as ``ConfidenceSums``."""
     found: dict[str, list[float]] = {}
     for claims in scans:
-        odds, _ = _odds([claims])
-        sure = torch.sigmoid(odds * scale[0] + scale[1])
+        sure = scaled(claims, scales)
         for organ in card.organs:
             mine = claims.organs == organ.label
             if organ.label in claims.present and bool(mine.any()):
@@ -228,27 +267,33 @@ def usual_confidences(scans: Sequence[ScanClaims], scale: torch.Tensor, card: Ta
     return {name: dataclasses.asdict(ConfidenceSums.of(values)) for name, values in sorted(found.items())}
 
 
+def _told(scans: Sequence[ScanClaims], scales: OrganScales, card: TaskCard) -> dict[str, Any]:
+    names = [organ.name for organ in card.organs if organ.label in scales]
+    return {**scan_facts(scans), "organs": names, "usual": usual_confidences(scans, scales, card)}
+
+
 def scan_facts(scans: Sequence[ScanClaims]) -> dict[str, Any]:
     """For the card: calibration errors and reliability tables over whole scans, at least one.
 
-    Every half of the scans is judged by the scale that fits the other half; a single scan by its own.
+    Every half of the scans is judged by the scales that fit the other half; a single scan by its own.
     """
-    odds, right = _odds(scans)
-    plain = torch.sigmoid(odds)
     halves = [scans[0::2], scans[1::2]] if len(scans) > 1 else [scans, scans]
-    fitted = []
+    plain, sure, right = [], [], []
     for half, other in (halves, halves[::-1]) if len(scans) > 1 else (halves,):
-        scale = fit_odds(*_odds(other)).double()
-        half_odds, half_right = _odds(half)
-        fitted.append((torch.sigmoid(half_odds * scale[0] + scale[1]), half_right))
-    sure, judged = (torch.cat(parts) for parts in zip(*fitted, strict=True))
+        scales = fit_organs(other)
+        for claims in half:
+            known = claims.is_known
+            plain.append(claims.confidence[known])
+            sure.append(scaled(claims, scales)[known])
+            right.append(claims.right[known])
+    before, after, is_right = torch.cat(plain), torch.cat(sure), torch.cat(right)
     return {
-        "ece_before": round(calibration_error(plain, right), 5),
-        "ece_after": round(calibration_error(sure, judged), 5),
-        "accuracy": round(float(right.double().mean()), 5),
-        "num_voxels": len(right),
+        "ece_before": round(calibration_error(before, is_right), 5),
+        "ece_after": round(calibration_error(after, is_right), 5),
+        "accuracy": round(float(is_right.double().mean()), 5),
+        "num_voxels": len(is_right),
         "scans": len(scans),
-        "reliability_before": reliability(plain, right),
-        "reliability": reliability(sure, judged),
-        "note": "on claimed voxels of whole scans, as the product runs; each half judged by the fit of the other",
+        "reliability_before": reliability(before, is_right),
+        "reliability": reliability(after, is_right),
+        "note": "claims of annotated organs in whole scans, as the product runs; each half judged by the other's fit",
     }

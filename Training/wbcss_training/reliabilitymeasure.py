@@ -24,26 +24,36 @@ from .scanclaims import judge
 GOAL = 0.05
 """Calibration error of a task on real validation, at most."""
 
+_ERRORS = ("ece_before", "ece_after", "ece_with_contradicted")
+
 Table = list[dict[str, Any]]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class TaskReliability:
-    """Reliability diagrams of a task, over the voxels of an organ where the case knows whether that is right.
+    """Reliability diagrams of a task, over the voxels that it gives to an organ which the case annotates.
 
     Attributes:
         title: Task and version.
         before: With temperature 1 and without a learned confidence.
         after: As its card and evidence say.
+        contradicted: Like ``after``, with voxels that it gives to an organ that the case does not annotate, where the
+            case draws another. They say nothing of how often such claims are right, for those that are right are
+            unknown, and a jaw that is called skull is no error; they show what the choice of voxels hides.
     """
 
     title: str
     before: Table
     after: Table
+    contradicted: Table
 
     def to_json(self) -> dict[str, Any]:
         """Errors and tables as JSON values."""
-        errors = {"ece_before": table_error(self.before), "ece_after": table_error(self.after)}
+        errors = {
+            "ece_before": table_error(self.before),
+            "ece_after": table_error(self.after),
+            "ece_with_contradicted": table_error(self.contradicted),
+        }
         rounded = {name: None if error is None else round(error, 5) for name, error in errors.items()}
         after = errors["ece_after"]
         return {
@@ -73,8 +83,7 @@ def measure_reliability(
 ) -> ReliabilityMeasurement:
     """Run every task alone on every case that annotates an organ of it, as it is and without its calibration.
 
-    Known are the voxels that a task gives to an organ which the case annotates, and those that it gives to any organ
-    where the case draws another one; see ``scanclaims.ScanJudge``.
+    An organ that a case does not annotate is no judge: voxels given to it are counted apart.
 
     Raises:
         CaseError: no organ of the cases is known to the model, or a case cannot be used.
@@ -82,23 +91,26 @@ def measure_reliability(
     """
     organs_named(cases, known={organ.name for card in model.cards.values() for organ in card.organs})
     plain = uncalibrated(model)
-    tables: dict[TaskId, tuple[list[Table], list[Table]]] = {task: ([], []) for task in model.cards}
+    tables: dict[TaskId, tuple[list[Table], ...]] = {task: ([], [], []) for task in model.cards}
     for number, case in enumerate(cases, start=1):
         progress((number - 1) / len(cases), f"case {number} of {len(cases)}")
         for task, card in model.cards.items():
             against = judge(case, card)
             if against is None:
                 continue
-            for kind, side in zip((plain, model), tables[task], strict=True):
-                check_cancelled(cancelled)
-                found = against.claims(kind, options=options, cancelled=cancelled)
-                side.append(reliability(found.confidence, found.right))
+            before, after, contradicted = tables[task]
+            check_cancelled(cancelled)
+            found = against.claims(plain, options=options, cancelled=cancelled)
+            before.append(reliability(found.confidence[found.is_known], found.right[found.is_known]))
+            found = against.claims(model, options=options, cancelled=cancelled)
+            after.append(reliability(found.confidence[found.is_known], found.right[found.is_known]))
+            contradicted.append(reliability(found.confidence, found.right))
     progress(1.0, "done")
     return ReliabilityMeasurement(
         num_cases=len(cases),
         tasks={
-            task: TaskReliability(title=model.cards[task].title, before=joined(before), after=joined(after))
-            for task, (before, after) in tables.items()
+            task: TaskReliability(model.cards[task].title, *(joined(side) for side in sides))
+            for task, sides in tables.items()
         },
         encoder_sha256=model.encoder_card.weights_sha256,
     )
@@ -129,16 +141,16 @@ def reliability_markdown(measured: ReliabilityMeasurement) -> str:
     lines = [
         "# Calibration error",
         "",
-        f"{measured.num_cases} case(s); 15 bins over voxels that a task gives to an organ which the case annotates, "
-        "or to any organ where the case draws another; "
-        f"the goal is at most {GOAL:g} after.",
+        f"{measured.num_cases} case(s); 15 bins over voxels that a task gives to an organ which the case annotates; "
+        f"the goal is at most {GOAL:g} after. Contradicted: with voxels given to any other organ where the case draws "
+        "one, of which only the errors can be known.",
         "",
-        "| task | voxels | before | after |",
-        "|---|--:|--:|--:|",
+        "| task | voxels | before | after | contradicted |",
+        "|---|--:|--:|--:|--:|",
     ]
     for row in measured.tasks.values():
         facts = row.to_json()
-        cells = ("-" if facts[key] is None else f"{facts[key]:.3f}" for key in ("ece_before", "ece_after"))
+        cells = ("-" if facts[key] is None else f"{facts[key]:.3f}" for key in _ERRORS)
         lines.append(f"| {row.title} | {facts['voxels']} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

@@ -28,12 +28,20 @@ class ScanClaims:
         right: (N,) bool.
         organs: (N,) int64, label values that they are given to.
         present: Label values of annotated organs of which the reference holds a voxel.
+        judged: Label values whose every claim can be judged. The others' claims are known where they are wrong, for
+            the case draws another organ there, but never where they are right.
     """
 
     confidence: torch.Tensor
     right: torch.Tensor
     organs: torch.Tensor
     present: frozenset[int]
+    judged: frozenset[int]
+
+    @property
+    def is_known(self) -> torch.Tensor:
+        """(N,) bool: claims of organs that are ``judged``."""
+        return torch.isin(self.organs, torch.tensor(sorted(self.judged), dtype=torch.int64))
 
     def __len__(self) -> int:
         return len(self.right)
@@ -70,6 +78,7 @@ class ScanJudge:
             right=torch.from_numpy(labels == self.truth[claimed]),
             organs=torch.from_numpy(labels.astype(np.int64)),
             present=frozenset(np.unique(self.truth).tolist()) & frozenset(self.judged),
+            judged=frozenset(self.judged),
         )
 
 

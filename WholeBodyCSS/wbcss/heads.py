@@ -92,7 +92,7 @@ class TaskHead:
             if self.certainty is not None:
                 won = torch.nonzero(best)[:, 0]
                 log_odds = log_odds_of_winner(total[won] - 1.0)
-                confidence[start + won] = self.certainty.probability(part[won], log_odds)
+                confidence[start + won] = self.certainty.probability(part[won], log_odds, best[won].long() - 1)
         return channel, confidence
 
 

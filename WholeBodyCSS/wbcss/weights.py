@@ -130,9 +130,12 @@ def decoder_shapes(spec: DecoderSpec, encoder: EncoderSpec) -> dict[str, tuple[i
 CONFIDENCE_WIDTH = 16
 """Hidden units of a confidence head."""
 
+ORGAN_SCALE = "confidence.organ_scale"
+"""The one tensor of a confidence head that may be missing."""
+
 
 def confidence_shapes(spec: DecoderSpec) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor of ``confidence.ConfidenceHead`` beside the decoder of ``spec``."""
+    """Name and shape of every tensor that a ``confidence.ConfidenceHead`` beside the decoder of ``spec`` must have."""
     return {
         "confidence.hidden_weight": (CONFIDENCE_WIDTH, spec.num_features + 1),
         "confidence.hidden_bias": (CONFIDENCE_WIDTH,),
@@ -154,8 +157,11 @@ def anomaly_shapes(spec: DecoderSpec) -> dict[str, tuple[int, ...]]:
 
 def evidence_shapes(spec: DecoderSpec, names: Iterable[str]) -> dict[str, tuple[int, ...]]:
     """Shapes of an evidence file that holds ``names``: either part may be missing, but not half of one."""
-    prefixes = {name.split(".")[0] for name in names}
+    held = set(names)
+    prefixes = {name.split(".")[0] for name in held}
     parts = {"confidence": confidence_shapes(spec), "anomaly": anomaly_shapes(spec)}
+    if ORGAN_SCALE in held:
+        parts["confidence"][ORGAN_SCALE] = (spec.num_organs, 2)
     return {name: shape for prefix in parts if prefix in prefixes for name, shape in parts[prefix].items()}
 
 
