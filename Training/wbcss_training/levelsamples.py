@@ -37,7 +37,7 @@ MIN_BODY = 0.003
 _TURN_SHARES = (0.2, 0.15)
 """Patches mirrored head to foot, and turned upside down about the axis from back to front: both are met in files."""
 
-_CUT_SHARE = 0.4
+_CUT_SHARE = 0.2
 _CUT_SIDES_MM = (100.0, 320.0)
 """Patches of which only a box stays, and how long its sides are.
 
