@@ -19,7 +19,7 @@ from wbcss.levels import learned_range
 from wbcss.levelstore import StagedLevelHead, publish_level_head
 from wbcss.levelstore import level_card as card_of
 from wbcss.loading import LoadedLevelHead, load_model, save_weights
-from wbcss.nn.levelhead import EMPTY_SCALE_CM, MIDDLE_SCALE_CM, LevelHead
+from wbcss.nn.levelhead import EMPTY_SCALE_CM, LOG_SPAN, MIDDLE_SCALE_CM, LevelHead
 from wbcss.proof import take_snapshot
 from wbcss.registry import Registry
 from wbcss.segment import SegmentOptions, segment
@@ -165,12 +165,12 @@ def test_the_margin_is_what_curves_are_off_beyond_their_doubt() -> None:
 
 
 def test_tiles_that_may_not_decide_do_not_count() -> None:
-    """With answers good to 20 cm six slabs leave a doubt above the 8 cm that are allowed, and seven one below."""
-    error_cm = 20 * np.log(20)
-    assert 20 / np.sqrt(7) < MAX_DOUBT_CM < 20 / np.sqrt(6)
+    """With answers good to 9 cm six slabs leave a doubt above the 3.5 cm that are allowed, and seven one below."""
+    error_cm = 9 * np.log(20)
+    assert 9 / np.sqrt(7) < MAX_DOUBT_CM < 9 / np.sqrt(6)
     found = held_out_margin(reading_head(), [placed(17.0, slabs=7), placed(99.0)], error_cm=error_cm)
     assert (found["tiles"], found["tiles_that_decide"]) == (2.0, 0.5)
-    assert found["margin_95_cm"] == pytest.approx(17.0 - DOUBTS * 20 / np.sqrt(7), abs=0.2)
+    assert found["margin_95_cm"] == pytest.approx(17.0 - DOUBTS * 9 / np.sqrt(7), abs=0.2)
     none = held_out_margin(reading_head(), [placed(99.0)], error_cm=error_cm)
     assert (none["margin_95_cm"], none["tiles_that_decide"]) == (error_cm, 0.0)
 
@@ -323,6 +323,16 @@ def test_a_pool_without_the_deepest_features_teaches_no_range(tmp_path: Path) ->
     assert learn_ranges(levels, a_pool(tmp_path, [60.0], num_skips=1), (LIVER,), SPEC) == {}
 
 
+def middle_head(channels: int) -> LevelHead:
+    """Says that everything lies near the middle of the body, and is sure of it to ``SCALE_CM``."""
+    head = LevelHead(channels, 2)
+    with torch.no_grad():
+        head.answer.weight.mul_(0.1)
+        head.answer.bias[0] = 0.0
+        head.answer.bias[1] = LOG_SPAN * float(np.arctanh(np.log(SCALE_CM / MIDDLE_SCALE_CM) / LOG_SPAN))
+    return head
+
+
 def test_a_card_gets_ranges_only_where_there_is_a_head_and_a_pool(registry: Registry, tmp_path: Path) -> None:
     card = registry.card(TaskId("spine"))
     channels, size = registry.encoder_card().spec.stage_channels, 16
@@ -334,9 +344,7 @@ def test_a_card_gets_ranges_only_where_there_is_a_head_and_a_pool(registry: Regi
     assert with_ranges(card, registry, pool) is card
     staged = level_card(encoder_sha256=card.encoder_sha256, hidden=2)
     torch.manual_seed(0)
-    head = LevelHead(channels[-1], 2)
-    with torch.no_grad():
-        head.answer.bias.fill_(0.0)  # somewhere in the middle, moderately sure
+    head = middle_head(channels[-1])
     save_weights(head.state_dict(), tmp_path / "head.safetensors")
     made = publish_level_head(registry, StagedLevelHead(card=staged, weights=tmp_path / "head.safetensors"))
     assert with_ranges(card, registry, None) is card
@@ -349,9 +357,7 @@ def test_a_card_gets_ranges_only_where_there_is_a_head_and_a_pool(registry: Regi
 def test_an_enrolment_learns_where_its_organs_are(registry: Registry, tmp_path: Path) -> None:
     encoder = registry.encoder_card()
     torch.manual_seed(0)
-    head = LevelHead(encoder.spec.stage_channels[-1], 2)
-    with torch.no_grad():
-        head.answer.bias.fill_(0.0)
+    head = middle_head(encoder.spec.stage_channels[-1])
     save_weights(head.state_dict(), tmp_path / "head.safetensors")
     staged = level_card(encoder_sha256=encoder.weights_sha256, hidden=2)
     made = publish_level_head(registry, StagedLevelHead(card=staged, weights=tmp_path / "head.safetensors"))
