@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from analytic_model import Thresholds
 from level_model import REGIONS, body, level_model, levels_of
 
 from wbcss.bodypart import observation_weight
@@ -115,53 +116,65 @@ def test_a_tasks_answer_does_not_depend_on_the_ranges_of_another() -> None:
 CONTRADICTING = {"liver": (40.0, 95.0), "spleen": (10.0, 25.0)}
 """A task that knows an organ of every level of the scan, and finds nothing but another that should lie in the neck."""
 
+KIDNEY = OrganName("kidney_left")
+WRONG: dict[str, Thresholds] = {"spleen": -900.0, "liver": 3000.0}
+KIDNEYS: dict[str, Thresholds] = {"kidney_left": -900.0}
 
+
+@pytest.fixture
+def one_organ_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To have a say: these tasks know one organ or two."""
+    monkeypatch.setattr("wbcss.bodyvote.KNOWN_ORGANS", 1)
+
+
+@pytest.mark.usefixtures("one_organ_is_enough")
 def test_a_task_that_could_find_other_organs_here_overrules_the_levels() -> None:
-    model = level_model({"trunk": {"spleen": -900.0, "liver": 3000.0}, "legs": {"kidney_left": -900.0}}, CONTRADICTING)
+    model = level_model({"trunk": WRONG}, CONTRADICTING)
     volume = body(FIRST_CM, PLANES)
-    result = segment(volume, model, tasks=[TRUNK], options=TORCH)
-    np.testing.assert_array_equal(result.labels, segment(volume, model, tasks=[TRUNK], options=OFF).labels)
+    off, result = (segment(volume, model, options=options) for options in (OFF, TORCH))
+    np.testing.assert_array_equal(result.labels, off.labels)
     assert len(found(result, SPLEEN)) == PLANES
     report = result.report.body_part
     assert report is not None
-    assert report.overruled_by == (TRUNK,)
+    assert report.overruled_by == TRUNK
     assert report.outside == ()
     assert not report.dropped_voxels
     assert report.skipped_tiles == {TRUNK: 0}
-    assert any("the organs that trunk finds lie elsewhere in the body" in text for text in result.report.warnings)
-    assert report.to_json()["overruled_by"] == ["trunk"]
+    assert any("the organs that trunk finds do not fit the part of the body" in text for text in result.report.warnings)
+    assert report.to_json()["overruled_by"] == "trunk"
     # Both passes count.
-    assert result.report.num_encoder_calls == 2 * segment(volume, model, options=OFF).report.num_encoder_calls
+    assert result.report.num_encoder_calls == 2 * off.report.num_encoder_calls
 
 
-def test_a_task_that_knows_nothing_of_these_levels_has_no_say() -> None:
+def test_a_task_that_knows_little_of_these_levels_has_no_say() -> None:
     """A jaw in an abdomen is an error of the task, not of the levels."""
     result = segment(body(FIRST_CM, PLANES), a_model({"spleen": (10.0, 25.0)}), tasks=[LEGS], options=TORCH)
     assert len(found(result, SPLEEN)) == 0
     assert result.report.body_part is not None
-    assert result.report.body_part.overruled_by == ()
+    assert result.report.body_part.overruled_by == ""
 
 
-def test_one_task_overruling_the_levels_leaves_every_other_as_it_was() -> None:
-    """Law 1 for the vote."""
-    tasks = {"trunk": {"spleen": -900.0, "liver": 3000.0}, "legs": {"kidney_left": -900.0}}
+@pytest.mark.usefixtures("one_organ_is_enough")
+@pytest.mark.parametrize("is_first", [False, True])
+def test_a_task_that_overrules_the_levels_speaks_for_later_ones_and_never_for_earlier_ones(is_first: bool) -> None:
+    """Law 1 for the vote: a task that is added changes nothing in those that were there."""
+    tasks = {"trunk": WRONG, "legs": KIDNEYS} if is_first else {"legs": KIDNEYS, "trunk": WRONG}
     model = level_model(tasks, {**CONTRADICTING, "kidney_left": (75.0, 80.0)})
     volume = body(FIRST_CM, PLANES)
-    kidney = OrganName("kidney_left")
-    alone = found(segment(volume, model, tasks=[LEGS], options=TORCH), kidney)
-    assert 0 < len(alone) < PLANES
-    both = segment(volume, model, organs=[kidney], options=TORCH)
-    np.testing.assert_array_equal(found(both, kidney), alone)
-    together = segment(volume, model, options=TORCH)
-    assert together.report.body_part is not None
-    assert together.report.body_part.overruled_by == (TRUNK,)
-    claims = {(claim.task, claim.label): claim.voxels for claim in together.candidates}
-    assert not claims or claims.get((LEGS, catalogue()[kidney].label)) == len(alone) * 80
+    alone, both = (segment(volume, model, tasks=tasks, options=TORCH) for tasks in ([LEGS], [LEGS, TRUNK]))
+    assert 0 < len(found(alone, KIDNEY)) < PLANES
+    before, report = alone.report.body_part, both.report.body_part
+    assert before is not None
+    assert report is not None
+    assert report.overruled_by == TRUNK
+    dropped = {} if is_first else {KIDNEY: before.dropped_voxels[KIDNEY]}
+    assert report.dropped_voxels == dropped
 
 
+@pytest.mark.usefixtures("one_organ_is_enough")
 @pytest.mark.parametrize("ranges", [CONTRADICTING, {"liver": (40.0, 95.0), "spleen": (75.0, 80.0)}])
 def test_an_organ_is_the_same_alone_and_with_others_of_its_task(ranges: dict[str, LevelRange]) -> None:
-    model = level_model({"trunk": {"spleen": -900.0, "liver": 3000.0}}, ranges)
+    model = level_model({"trunk": WRONG}, ranges)
     volume = body(FIRST_CM, PLANES)
     alone, both = (segment(volume, model, organs=organs, options=TORCH) for organs in ([SPLEEN], None))
     np.testing.assert_array_equal(found(alone, SPLEEN), found(both, SPLEEN))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from wbcss.bodyvote import OrganVote
+from wbcss.bodyvote import KNOWN_ORGANS, OrganVote
 from wbcss.levels import LevelCurve, LevelRange
 
 SPACING_MM = 10.0
@@ -27,49 +27,62 @@ def a_vote(ranges: list[LevelRange | None], planes: list[list[int]]) -> OrganVot
     return vote
 
 
-EVERYWHERE = (-1000.0, 1000.0)
 THIGH, NECK = (90.0, 130.0), (15.0, 50.0)
+BODY: list[LevelRange | None] = [THIGH] * KNOWN_ORGANS + [NECK] * KNOWN_ORGANS
+
+
+def found(thigh: int, neck: int) -> list[list[int]]:
+    """So many voxels of an organ of the thigh and of one of the neck in every plane; the others are not found."""
+    return [[thigh] + [0] * (KNOWN_ORGANS - 1) + [neck]] * PLANES
 
 
 def test_organs_where_they_belong_agree() -> None:
-    vote = a_vote([THIGH, NECK], [[9, 1]] * PLANES)
-    assert not vote.contradicts(a_curve(95.0), MARGIN_CM)
+    assert not a_vote(BODY, found(9, 1)).contradicts(a_curve(95.0), MARGIN_CM)
 
 
 def test_organs_that_belong_elsewhere_contradict_a_curve_where_the_task_knows_others() -> None:
-    vote = a_vote([THIGH, NECK], [[9, 1]] * PLANES)
-    assert vote.contradicts(a_curve(18.0), MARGIN_CM)
+    assert a_vote(BODY, found(9, 1)).contradicts(a_curve(18.0), MARGIN_CM)
 
 
-def test_a_task_that_knows_nothing_there_has_no_say() -> None:
-    assert not a_vote([THIGH], [[9]] * PLANES).contradicts(a_curve(18.0), MARGIN_CM)
+def test_a_task_that_knows_little_there_has_no_say() -> None:
+    assert not a_vote(BODY[:KNOWN_ORGANS], found(9, 0)).contradicts(a_curve(18.0), MARGIN_CM)
+    assert not a_vote(BODY[:-1], found(9, 1)).contradicts(a_curve(18.0), MARGIN_CM)
     # Half of the scan is within its reach: not enough either.
-    assert not a_vote([THIGH, (15.0, 33.0)], [[9, 0]] * PLANES).contradicts(a_curve(18.0), MARGIN_CM)
+    half: list[LevelRange | None] = [THIGH] * KNOWN_ORGANS + [(15.0, 33.0)] * KNOWN_ORGANS
+    assert not a_vote(half, found(9, 0)).contradicts(a_curve(18.0), MARGIN_CM)
 
 
-def test_errors_that_fit_nowhere_better_are_none_of_the_curves() -> None:
-    """Two organs that are never found together: each place loses one of them."""
-    vote = a_vote([THIGH, NECK], [[5, 5]] * PLANES)
-    assert not vote.contradicts(a_curve(18.0), MARGIN_CM)
+@pytest.mark.parametrize(("foreign", "expected"), [(19, False), (21, True)])
+def test_four_fifths_of_what_is_found_must_fit(foreign: int, expected: bool) -> None:
+    """A second place fits no better: the foreign organs belong to two, and each loses the other."""
+    ranges = [*BODY, (150.0, 170.0)]
+    planes = [[foreign // 2] + [0] * (KNOWN_ORGANS - 1) + [100 - foreign] + [0] * (KNOWN_ORGANS - 1) + [foreign // 2]]
+    planes[0][-1] += foreign % 2
+    assert a_vote(ranges, planes * PLANES).contradicts(a_curve(18.0), MARGIN_CM) is expected
 
 
-@pytest.mark.parametrize(("foreign", "expected"), [(54, False), (56, True)])
-def test_another_place_must_fit_better_by_a_tenth(foreign: int, expected: bool) -> None:
-    vote = a_vote([THIGH, NECK], [[foreign, 100 - foreign]] * PLANES)
-    assert vote.contradicts(a_curve(18.0), MARGIN_CM) is expected
+@pytest.mark.parametrize(("elsewhere", "expected"), [(9, False), (11, True)])
+def test_another_place_must_explain_a_tenth_more(elsewhere: int, expected: bool) -> None:
+    """An organ that reaches from the thigh to the abdomen, and one of the thigh alone: both fit there, one here."""
+    both: LevelRange = (15.0, 130.0)
+    ranges: list[LevelRange | None] = [THIGH] * KNOWN_ORGANS + [both] * KNOWN_ORGANS
+    planes = [[elsewhere] + [0] * (KNOWN_ORGANS - 1) + [100 - elsewhere]] * PLANES
+    assert a_vote(ranges, planes).contradicts(a_curve(18.0), MARGIN_CM) is expected
 
 
 def test_organs_of_unknown_range_say_nothing() -> None:
-    assert not a_vote([None, NECK], [[90, 10]] * PLANES).contradicts(a_curve(18.0), MARGIN_CM)
+    unknown: list[LevelRange | None] = [None] * KNOWN_ORGANS + [NECK] * KNOWN_ORGANS
+    assert not a_vote(unknown, found(90, 10)).contradicts(a_curve(18.0), MARGIN_CM)
     assert not a_vote([None], [[90]] * PLANES).contradicts(a_curve(18.0), MARGIN_CM)
 
 
 def test_nothing_found_and_nothing_seen_contradict_nothing() -> None:
-    assert not a_vote([THIGH, EVERYWHERE], [[0, 0]] * PLANES).contradicts(a_curve(18.0), MARGIN_CM)
-    assert not a_vote([THIGH, EVERYWHERE], []).contradicts(a_curve(18.0), MARGIN_CM)
+    assert not a_vote(BODY, found(0, 0)).contradicts(a_curve(18.0), MARGIN_CM)
+    assert not a_vote(BODY, []).contradicts(a_curve(18.0), MARGIN_CM)
 
 
 def test_the_margin_widens_every_range() -> None:
-    vote = a_vote([(55.0, 70.0), NECK], [[9, 1]] * PLANES)
+    ranges: list[LevelRange | None] = [(55.0, 70.0)] * KNOWN_ORGANS + [NECK] * KNOWN_ORGANS
+    vote = a_vote(ranges, found(9, 1))
     assert vote.contradicts(a_curve(18.0), MARGIN_CM)
     assert not vote.contradicts(a_curve(18.0), 40.0)

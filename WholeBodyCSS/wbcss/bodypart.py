@@ -5,9 +5,10 @@ before anything is decoded; the levels of all tiles so far give the curve of the
 none of whose organs can lie within a tile is not run there, and a plane of an organ that lies out of its range is
 taken away before tasks are merged. METHOD 1.4.
 
-A task's decisions depend on the scan, the head and its own ranges, never on another task (law 1). Where the curve
-cannot be trusted (levels that contradict each other, a scan upside down) nothing is skipped or dropped. A task whose
-organs contradict the curve (``bodyvote``) keeps them: the pass is run again with that task left alone.
+A task's decisions depend on the scan, the head, its own ranges and the votes of tasks published before it, never on a
+later one (law 1). Where the curve cannot be trusted (levels that contradict each other, a scan upside down) nothing is
+skipped or dropped. If the organs of a task contradict the curve (``bodyvote``), the pass is run again with that task
+and all later ones left alone.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import copy
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -39,11 +41,11 @@ from .preprocess import ModelGrid
 from .tiling import Extent, Range
 from .volume import Confidence, LabelMap, Shape3
 
-MAX_DOUBT_CM = 3.5
+MAX_DOUBT_CM = 5.5
 """A curve in more doubt is not trusted: the scan shows no body, too little of it, or one unknown to the head.
 
-Measured: at most 3.4 in scans of a whole neck, chest or abdomen, whose levels are right; at least 3.6 in crops of one
-limb or of half a pelvis, whose levels are up to 60 cm off.
+Measured: at most 3.4 in scans of a whole neck, chest or abdomen and 5.4 in thirds of such; up to 7 in crops of one
+limb, whose levels are up to 60 cm off. What is surer and yet wrong is left to ``bodyvote``.
 """
 
 DOUBTS = 2.0
@@ -79,7 +81,8 @@ class BodyPartReport:
         skipped_tiles: Per task, tiles that its decoder was not run on.
         dropped_voxels: Per organ, voxels taken away, over all tasks; organs without are left out.
         outside: Organs asked for that cannot lie within the scan.
-        overruled_by: Tasks whose organs contradict the levels; nothing of theirs was skipped or dropped.
+        overruled_by: The first task whose organs contradict the levels: of it and of those published after it nothing
+            was skipped or dropped. Empty if there is none.
     """
 
     is_trusted: bool
@@ -92,7 +95,7 @@ class BodyPartReport:
     skipped_tiles: Mapping[TaskId, int] = field(default_factory=dict)
     dropped_voxels: Mapping[OrganName, int] = field(default_factory=dict)
     outside: tuple[OrganName, ...] = ()
-    overruled_by: tuple[TaskId, ...] = ()
+    overruled_by: TaskId | Literal[""] = ""
 
     @property
     def region_names(self) -> tuple[str, ...]:
@@ -115,8 +118,8 @@ class BodyPartReport:
             ]
         if self.overruled_by:
             return [
-                f"the organs that {' and '.join(self.overruled_by)} finds lie elsewhere in the body than the levels of "
-                "the scan say; the body-part check left them as they are"
+                f"the organs that {self.overruled_by} finds do not fit the part of the body that the scan seems to "
+                "show; the body-part check left them, and those of later tasks, as they are"
             ]
         length_cm = self.levels_cm[1] - self.levels_cm[0]
         if length_cm < SHORT_CM:
@@ -138,7 +141,7 @@ class BodyPartReport:
             "skipped_tiles": dict(self.skipped_tiles),
             "dropped_voxels": dict(self.dropped_voxels),
             "outside": list(self.outside),
-            "overruled_by": list(self.overruled_by),
+            "overruled_by": self.overruled_by,
         }
 
 
@@ -148,14 +151,14 @@ class BodyPartGate:
     Args:
         head: The level head; it is copied to ``device``.
         card: Its card.
-        organs: Per task, what it knows by label, in the order of its channels, whether it was asked for or not:
-            an organ's voxels do not depend on what else was asked for.
+        organs: Per task, in registry order, what it knows by label, in the order of its channels, whether it was asked
+            for or not: an organ's voxels do not depend on what else was asked for.
         asked: Organs asked for.
         grid: The model grid of the scan.
         extent: Where the body is on it.
         tile: Tile shape.
         device: Where features are.
-        free: Tasks of which nothing is skipped or dropped, for their organs contradicted the curve.
+        overruled_by: A task whose organs contradicted the curve in an earlier pass.
 
     Attributes:
         votes: Per task that is not free, what takes its finished planes.
@@ -172,7 +175,7 @@ class BodyPartGate:
         extent: Extent,
         tile: Shape3,
         device: torch.device,
-        free: tuple[TaskId, ...] = (),
+        overruled_by: TaskId | None = None,
     ) -> None:
         self._head = copy.deepcopy(head).to(device)
         self._card = card
@@ -188,11 +191,13 @@ class BodyPartGate:
         self._is_stale = False
         self._skipped = dict.fromkeys(organs, 0)
         self._dropped: dict[int, int] = {}
-        self._free = free
+        self._overruled_by = overruled_by
+        tasks = tuple(organs)
+        self._free = () if overruled_by is None else tasks[tasks.index(overruled_by) :]
         self.votes = {
             task: OrganVote([organ.range_cm for organ in known.values()], grid.spacing_mm[2])
             for task, known in organs.items()
-            if task not in free
+            if task not in self._free
         }
 
     @property
@@ -257,12 +262,13 @@ class BodyPartGate:
         one = np.ones((), confidence.dtype)
         return np.where(gone, np.zeros((), labels.dtype), labels), np.where(gone, one, confidence)
 
-    def contradicted_by(self) -> tuple[TaskId, ...]:
-        """Tasks whose organs contradict the curve, once ``votes`` took every plane."""
+    def contradicted_by(self) -> TaskId | None:
+        """The first task whose organs contradict the curve, once ``votes`` took every plane."""
         curve = self.curve
         if curve is None or not self.is_trusted:
-            return ()
-        return tuple(task for task, vote in self.votes.items() if vote.contradicts(curve, self._margin_cm(curve)))
+            return None
+        margin_cm = self._margin_cm(curve)
+        return next((task for task, vote in self.votes.items() if vote.contradicts(curve, margin_cm)), None)
 
     def report(self) -> BodyPartReport:
         """What was seen and done so far."""
@@ -294,7 +300,7 @@ class BodyPartGate:
                 for name, usual in (ranges.items() if is_certain else ())
                 if name in self._asked and usual is not None and not meet(usual, here)
             ),
-            overruled_by=self._free,
+            overruled_by=self._overruled_by or "",
         )
 
     def _margin_cm(self, curve: LevelCurve) -> float:
