@@ -7,7 +7,7 @@ import pytest
 from analytic_model import Thresholds
 from level_model import REGIONS, body, level_model, levels_of
 
-from wbcss.bodypart import observation_weight
+from wbcss.bodypart import MAX_DOUBT_CM, SURE_DOUBT_CM, observation_weight
 from wbcss.catalogue import catalogue
 from wbcss.labels import OrganName, TaskId
 from wbcss.levels import LevelRange
@@ -141,7 +141,8 @@ def test_a_task_that_could_find_other_organs_here_overrules_the_levels() -> None
     assert not report.dropped_voxels
     assert report.skipped_tiles == {TRUNK: 0}
     assert any("the organs that trunk finds do not fit the part of the body" in text for text in result.report.warnings)
-    assert report.to_json()["overruled_by"] == "trunk"
+    assert (report.to_json()["overruled_by"], report.to_json()["left_alone"]) == ("trunk", ["trunk"])
+    assert not report.is_trusted
     # Both passes count.
     assert result.report.num_encoder_calls == 2 * off.report.num_encoder_calls
 
@@ -152,6 +153,37 @@ def test_a_task_that_knows_little_of_these_levels_has_no_say() -> None:
     assert len(found(result, SPLEEN)) == 0
     assert result.report.body_part is not None
     assert result.report.body_part.overruled_by == ""
+
+
+DOUBT_ERROR_CM = 6.0 * np.log(20) * np.sqrt(PLANES / 2)
+"""Answers good to so little leave a doubt of 6 cm about a curve through the 48 slabs of the scan."""
+
+
+@pytest.mark.usefixtures("one_organ_is_enough")
+@pytest.mark.parametrize("confirmed", [False, True])
+def test_a_curve_in_doubt_decides_only_what_organs_confirm(confirmed: bool) -> None:
+    """The trunk finds its liver where it belongs, or knows nothing of these levels; later legs find a spleen."""
+    tasks = {"trunk": TASKS["trunk"], "legs": TASKS["legs"]}
+    liver = (40.0, 120.0) if confirmed else (300.0, 340.0)
+    model = level_model(tasks, {"liver": liver, "spleen": (300.0, 340.0)})
+    assert model.levels is not None
+    card = dataclasses.replace(model.levels.card, error_cm=DOUBT_ERROR_CM)
+    model = dataclasses.replace(model, levels=dataclasses.replace(model.levels, card=card))
+    result = segment(body(FIRST_CM, PLANES), model, options=TORCH)
+    report = result.report.body_part
+    assert report is not None
+    assert SURE_DOUBT_CM < report.doubt_cm < MAX_DOUBT_CM
+    assert report.left_alone == (() if confirmed else (TRUNK, LEGS))
+    assert report.overruled_by == ""
+    assert report.is_trusted is confirmed
+    told = [text for text in result.report.warnings if "its levels are in doubt by" in text]
+    assert bool(told) is not confirmed
+    off = segment(body(FIRST_CM, PLANES), model, options=OFF)
+    if confirmed:  # but for the first planes, when too few slabs had been read to decide anything
+        assert set(found(result, SPLEEN)) < set(found(off, SPLEEN))
+        assert len(found(result, SPLEEN)) + len(found(result, LIVER)) == PLANES
+    else:
+        np.testing.assert_array_equal(result.labels, off.labels)
 
 
 @pytest.mark.usefixtures("one_organ_is_enough")

@@ -37,52 +37,52 @@ def found(thigh: int, neck: int) -> list[list[int]]:
 
 
 def test_organs_where_they_belong_agree() -> None:
-    assert not a_vote(BODY, found(9, 1)).contradicts(a_curve(95.0), MARGIN_CM)
+    assert a_vote(BODY, found(9, 1)).say(a_curve(95.0), MARGIN_CM) == "firmly for"
 
 
 def test_organs_that_belong_elsewhere_contradict_a_curve_where_the_task_knows_others() -> None:
-    assert a_vote(BODY, found(9, 1)).contradicts(a_curve(18.0), MARGIN_CM)
+    assert a_vote(BODY, found(9, 1)).say(a_curve(18.0), MARGIN_CM) == "against"
 
 
 def test_a_task_that_knows_little_there_has_no_say() -> None:
-    assert not a_vote(BODY[:KNOWN_ORGANS], found(9, 0)).contradicts(a_curve(18.0), MARGIN_CM)
-    assert not a_vote(BODY[:-1], found(9, 1)).contradicts(a_curve(18.0), MARGIN_CM)
+    assert a_vote(BODY[:KNOWN_ORGANS], found(9, 0)).say(a_curve(18.0), MARGIN_CM) == "nothing"
+    assert a_vote(BODY[:-1], found(9, 1)).say(a_curve(18.0), MARGIN_CM) == "nothing"
     # Half of the scan is within its reach: not enough either.
     half: list[LevelRange | None] = [THIGH] * KNOWN_ORGANS + [(15.0, 33.0)] * KNOWN_ORGANS
-    assert not a_vote(half, found(9, 0)).contradicts(a_curve(18.0), MARGIN_CM)
+    assert a_vote(half, found(9, 0)).say(a_curve(18.0), MARGIN_CM) == "nothing"
 
 
-@pytest.mark.parametrize(("foreign", "expected"), [(19, False), (21, True)])
-def test_four_fifths_of_what_is_found_must_fit(foreign: int, expected: bool) -> None:
+@pytest.mark.parametrize(("foreign", "expected"), [(10, "firmly for"), (11, "for"), (20, "for"), (21, "against")])
+def test_four_fifths_of_what_is_found_must_fit_and_nine_tenths_confirm(foreign: int, expected: str) -> None:
     """A second place fits no better: the foreign organs belong to two, and each loses the other."""
     ranges = [*BODY, (150.0, 170.0)]
     planes = [[foreign // 2] + [0] * (KNOWN_ORGANS - 1) + [100 - foreign] + [0] * (KNOWN_ORGANS - 1) + [foreign // 2]]
     planes[0][-1] += foreign % 2
-    assert a_vote(ranges, planes * PLANES).contradicts(a_curve(18.0), MARGIN_CM) is expected
+    assert a_vote(ranges, planes * PLANES).say(a_curve(18.0), MARGIN_CM) == expected
 
 
-@pytest.mark.parametrize(("elsewhere", "expected"), [(9, False), (11, True)])
-def test_another_place_must_explain_a_tenth_more(elsewhere: int, expected: bool) -> None:
+@pytest.mark.parametrize(("elsewhere", "expected"), [(10, "firmly for"), (11, "against")])
+def test_another_place_that_explains_more_than_a_tenth_more_contradicts(elsewhere: int, expected: str) -> None:
     """An organ that reaches from the thigh to the abdomen, and one of the thigh alone: both fit there, one here."""
     both: LevelRange = (15.0, 130.0)
     ranges: list[LevelRange | None] = [THIGH] * KNOWN_ORGANS + [both] * KNOWN_ORGANS
     planes = [[elsewhere] + [0] * (KNOWN_ORGANS - 1) + [100 - elsewhere]] * PLANES
-    assert a_vote(ranges, planes).contradicts(a_curve(18.0), MARGIN_CM) is expected
+    assert a_vote(ranges, planes).say(a_curve(18.0), MARGIN_CM) == expected
 
 
-def test_organs_of_unknown_range_say_nothing() -> None:
+def test_organs_of_unknown_range_do_not_count() -> None:
     unknown: list[LevelRange | None] = [None] * KNOWN_ORGANS + [NECK] * KNOWN_ORGANS
-    assert not a_vote(unknown, found(90, 10)).contradicts(a_curve(18.0), MARGIN_CM)
-    assert not a_vote([None], [[90]] * PLANES).contradicts(a_curve(18.0), MARGIN_CM)
+    assert a_vote(unknown, found(90, 10)).say(a_curve(18.0), MARGIN_CM) == "firmly for"
+    assert a_vote([None], [[90]] * PLANES).say(a_curve(18.0), MARGIN_CM) == "nothing"
 
 
 def test_nothing_found_and_nothing_seen_contradict_nothing() -> None:
-    assert not a_vote(BODY, found(0, 0)).contradicts(a_curve(18.0), MARGIN_CM)
-    assert not a_vote(BODY, []).contradicts(a_curve(18.0), MARGIN_CM)
+    assert a_vote(BODY, found(0, 0)).say(a_curve(18.0), MARGIN_CM) == "nothing"
+    assert a_vote(BODY, []).say(a_curve(18.0), MARGIN_CM) == "nothing"
 
 
 def test_the_margin_widens_every_range() -> None:
     ranges: list[LevelRange | None] = [(55.0, 70.0)] * KNOWN_ORGANS + [NECK] * KNOWN_ORGANS
     vote = a_vote(ranges, found(9, 1))
-    assert vote.contradicts(a_curve(18.0), MARGIN_CM)
-    assert not vote.contradicts(a_curve(18.0), 40.0)
+    assert vote.say(a_curve(18.0), MARGIN_CM) == "against"
+    assert vote.say(a_curve(18.0), 40.0) == "firmly for"

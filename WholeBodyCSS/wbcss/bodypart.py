@@ -7,8 +7,9 @@ taken away before tasks are merged. METHOD 1.4.
 
 A task's decisions depend on the scan, the head, its own ranges and the votes of tasks published before it, never on a
 later one (law 1). Where the curve cannot be trusted (levels that contradict each other, a scan upside down) nothing is
-skipped or dropped. If the organs of a task contradict the curve (``bodyvote``), the pass is run again with that task
-and all later ones left alone.
+skipped or dropped. Nor is anything of a task if one published before it, or the task itself, finds organs that
+contradict the curve (``bodyvote``), or if the curve is in doubt and none of them confirms it: then the pass is run
+again with such tasks left alone.
 """
 
 from __future__ import annotations
@@ -41,11 +42,12 @@ from .preprocess import ModelGrid
 from .tiling import Extent, Range
 from .volume import Confidence, LabelMap, Shape3
 
-MAX_DOUBT_CM = 5.5
-"""A curve in more doubt is not trusted: the scan shows no body, too little of it, or one unknown to the head.
+SURE_DOUBT_CM, MAX_DOUBT_CM = 4.5, 8.0
+"""A curve in more doubt decides only what a task's organs confirm; in still more, nothing: the scan shows no body, too
+little of it, or one unknown to the head.
 
-Measured: at most 3.4 in scans of a whole neck, chest or abdomen and 5.4 in thirds of such; up to 7 in crops of one
-limb, whose levels are up to 60 cm off. What is surer and yet wrong is left to ``bodyvote``.
+Measured: at most 3.8 in scans of a whole neck, chest or abdomen, 5.1 to 7.8 in thirds of such, 3.7 to 14 in crops of
+one limb or half a pelvis, whose levels are up to 60 cm off.
 """
 
 DOUBTS = 2.0
@@ -81,8 +83,9 @@ class BodyPartReport:
         skipped_tiles: Per task, tiles that its decoder was not run on.
         dropped_voxels: Per organ, voxels taken away, over all tasks; organs without are left out.
         outside: Organs asked for that cannot lie within the scan.
-        overruled_by: The first task whose organs contradict the levels: of it and of those published after it nothing
-            was skipped or dropped. Empty if there is none.
+        overruled_by: The first task whose organs contradict the levels; empty if there is none.
+        left_alone: Tasks of which nothing was skipped or dropped: that one and those published after it, and those
+            that are without a confirmation that a curve in doubt needs.
     """
 
     is_trusted: bool
@@ -96,6 +99,7 @@ class BodyPartReport:
     dropped_voxels: Mapping[OrganName, int] = field(default_factory=dict)
     outside: tuple[OrganName, ...] = ()
     overruled_by: TaskId | Literal[""] = ""
+    left_alone: tuple[TaskId, ...] = ()
 
     @property
     def region_names(self) -> tuple[str, ...]:
@@ -111,7 +115,7 @@ class BodyPartReport:
                 "the scan seems to be upside down: its levels run from the feet to the head where they should run to "
                 "the feet; check its orientation before using the organs (the body-part check left them as they are)"
             ]
-        if not self.is_trusted:
+        if not self.is_trusted and not self.overruled_by:
             return [
                 f"the scan does not look like a part of the body that the model knows (its levels are in doubt by "
                 f"{self.doubt_cm:.0f} cm); the body-part check left the organs as they are"
@@ -119,7 +123,7 @@ class BodyPartReport:
         if self.overruled_by:
             return [
                 f"the organs that {self.overruled_by} finds do not fit the part of the body that the scan seems to "
-                "show; the body-part check left them, and those of later tasks, as they are"
+                f"show; the body-part check left those of {', '.join(self.left_alone)} as they are"
             ]
         length_cm = self.levels_cm[1] - self.levels_cm[0]
         if length_cm < SHORT_CM:
@@ -142,7 +146,16 @@ class BodyPartReport:
             "dropped_voxels": dict(self.dropped_voxels),
             "outside": list(self.outside),
             "overruled_by": self.overruled_by,
+            "left_alone": list(self.left_alone),
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What the organs found say of the levels: ``BodyPartReport`` has the same."""
+
+    overruled_by: TaskId | Literal[""] = ""
+    left_alone: tuple[TaskId, ...] = ()
 
 
 class BodyPartGate:
@@ -158,10 +171,10 @@ class BodyPartGate:
         extent: Where the body is on it.
         tile: Tile shape.
         device: Where features are.
-        overruled_by: A task whose organs contradicted the curve in an earlier pass.
+        verdict: What the tasks said in an earlier pass.
 
     Attributes:
-        votes: Per task that is not free, what takes its finished planes.
+        votes: Per task, what takes its finished planes.
     """
 
     def __init__(
@@ -175,7 +188,7 @@ class BodyPartGate:
         extent: Extent,
         tile: Shape3,
         device: torch.device,
-        overruled_by: TaskId | None = None,
+        verdict: Verdict | None = None,
     ) -> None:
         self._head = copy.deepcopy(head).to(device)
         self._card = card
@@ -190,14 +203,11 @@ class BodyPartGate:
         self._curve: LevelCurve | None = None
         self._is_stale = False
         self._skipped = dict.fromkeys(organs, 0)
-        self._dropped: dict[int, int] = {}
-        self._overruled_by = overruled_by
-        tasks = tuple(organs)
-        self._free = () if overruled_by is None else tasks[tasks.index(overruled_by) :]
+        self._dropped: dict[TaskId, dict[int, int]] = {task: {} for task in organs}
+        self._verdict = verdict or Verdict()
         self.votes = {
             task: OrganVote([organ.range_cm for organ in known.values()], grid.spacing_mm[2])
             for task, known in organs.items()
-            if task not in self._free
         }
 
     @property
@@ -234,7 +244,7 @@ class BodyPartGate:
         return tuple(
             task
             for task, organs in self._organs.items()
-            if task in self._free
+            if task in self._verdict.left_alone
             or any(organ.range_cm is None or meet(organ.range_cm, here) for organ in organs.values())
         )
 
@@ -243,7 +253,7 @@ class BodyPartGate:
 
         They become background of confidence 1, as everywhere where a decoder was not run.
         """
-        if task in self._free or not self.is_trusted or not labels.any():
+        if task in self._verdict.left_alone or not self.is_trusted or not labels.any():
             return labels, confidence
         at = float(self._grid.axes[2].model_of(k))
         here = self._levels_of((at, at))
@@ -258,17 +268,31 @@ class BodyPartGate:
         if not gone.any():
             return labels, confidence
         for label, count in zip(*np.unique(labels[gone], return_counts=True), strict=True):
-            self._dropped[int(label)] = self._dropped.get(int(label), 0) + int(count)
+            self._dropped[task][int(label)] = self._dropped[task].get(int(label), 0) + int(count)
         one = np.ones((), confidence.dtype)
         return np.where(gone, np.zeros((), labels.dtype), labels), np.where(gone, one, confidence)
 
-    def contradicted_by(self) -> TaskId | None:
-        """The first task whose organs contradict the curve, once ``votes`` took every plane."""
+    def verdict(self) -> Verdict:
+        """Which tasks to leave alone in another pass, once ``votes`` took every plane; none if it would change nothing.
+
+        A task believes the curve if it is in little doubt or one published before it, or itself, firmly confirms it,
+        until one contradicts.
+        """
         curve = self.curve
         if curve is None or not self.is_trusted:
-            return None
-        margin_cm = self._margin_cm(curve)
-        return next((task for task, vote in self.votes.items() if vote.contradicts(curve, margin_cm)), None)
+            return Verdict()
+        is_believed, overruled_by = curve.doubt_cm <= SURE_DOUBT_CM, None
+        left_alone = []
+        for task, vote in self.votes.items():
+            said = vote.say(curve, self._margin_cm(curve))
+            is_believed = is_believed or said == "firmly for"
+            if said == "against" and overruled_by is None:
+                overruled_by = task
+            if overruled_by is not None or not is_believed:
+                left_alone.append(task)
+        if not any(self._skipped[task] or self._dropped[task] for task in left_alone):
+            return Verdict()
+        return Verdict(overruled_by=overruled_by or "", left_alone=tuple(left_alone))
 
     def report(self) -> BodyPartReport:
         """What was seen and done so far."""
@@ -281,9 +305,12 @@ class BodyPartGate:
         names = {label: organ.name for organs in self._organs.values() for label, organ in organs.items()}
         ranges = {organ.name: organ.range_cm for organs in self._organs.values() for organ in organs.values()}
         here = self._levels_of(ends)
-        is_certain = self.is_trusted and not self._free
+        verdict = self._verdict
+        dropped: dict[int, int] = {}
+        for found in self._dropped.values():
+            dropped = {label: dropped.get(label, 0) + found.get(label, 0) for label in dropped.keys() | found.keys()}
         return BodyPartReport(
-            is_trusted=self.is_trusted,
+            is_trusted=self.is_trusted and len(verdict.left_alone) < len(self._organs),
             is_reversed=curve.is_reversed,
             levels_cm=shown,
             spread_cm=curve.spread_cm,
@@ -294,13 +321,14 @@ class BodyPartGate:
             ),
             regions=covered_shares(shown, self._card.regions_cm),
             skipped_tiles=dict(self._skipped),
-            dropped_voxels={names[label]: count for label, count in sorted(self._dropped.items())},
+            dropped_voxels={names[label]: count for label, count in sorted(dropped.items())},
             outside=tuple(
                 name
-                for name, usual in (ranges.items() if is_certain else ())
+                for name, usual in (ranges.items() if self.is_trusted and not verdict.left_alone else ())
                 if name in self._asked and usual is not None and not meet(usual, here)
             ),
-            overruled_by=self._overruled_by or "",
+            overruled_by=verdict.overruled_by,
+            left_alone=verdict.left_alone,
         )
 
     def _margin_cm(self, curve: LevelCurve) -> float:

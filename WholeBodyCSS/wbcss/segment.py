@@ -13,7 +13,7 @@ import torch
 from .backend import TileEncoderDecoder
 from .backend_choice import BackendName, BackendRequest, choose_backend
 from .body import find_body
-from .bodypart import BodyPartGate, BodyPartReport, organ_levels
+from .bodypart import BodyPartGate, BodyPartReport, Verdict, organ_levels
 from .catalogue import Organ
 from .checks import OrganFacts
 from .devices import Step, descend, ladder, limited_threads, resolve_device
@@ -252,9 +252,9 @@ class _Job:
                 self._request(step, plan), partial(self._sample, scan, plan, step.device), heads, self._cancelled
             )
         self._run_pass(scan, plan, backend, heads, step, gate)
-        overruled_by = None if gate is None else gate.contradicted_by()
-        if overruled_by is not None:
-            gate = self._gate(grid, body, step, overruled_by=overruled_by)
+        verdict = Verdict() if gate is None else gate.verdict()
+        if verdict.left_alone:
+            gate = self._gate(grid, body, step, verdict)
             self._run_pass(scan, plan, backend, heads, step, gate)
         i, j, k = (last - first for first, last in plan.box)
         report = self._report(step, backend.name, (i, j, k), plan.num_tiles, backend.num_calls)
@@ -346,9 +346,7 @@ class _Job:
             lesions=lesion_rules(self._model, self._chosen, self._options.merge, self._volume),
         )
 
-    def _gate(
-        self, grid: ModelGrid, body: Extent, step: Step, *, overruled_by: TaskId | None = None
-    ) -> BodyPartGate | None:
+    def _gate(self, grid: ModelGrid, body: Extent, step: Step, verdict: Verdict | None = None) -> BodyPartGate | None:
         """The body-part check, if it is wanted and the registry has a head for it."""
         levels = self._model.levels
         if levels is None or not self._options.body_part:
@@ -367,7 +365,7 @@ class _Job:
             extent=body,
             tile=step.tile,
             device=step.device,
-            overruled_by=overruled_by,
+            verdict=verdict,
         )
 
     def _report(self, step: Step, backend: str, shape: Shape3, num_tiles: int, num_calls: int) -> RunReport:
