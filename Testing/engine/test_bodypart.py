@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 from analytic_model import Thresholds
-from level_model import REGIONS, body, level_model, levels_of
+from level_model import REGIONS, SCALE_CM, body, level_model, levels_of
 
 from wbcss.bodypart import MAX_DOUBT_CM, SURE_DOUBT_CM, observation_weight
 from wbcss.catalogue import catalogue
@@ -155,8 +155,8 @@ def test_a_task_that_knows_little_of_these_levels_has_no_say() -> None:
     assert result.report.body_part.overruled_by == ""
 
 
-DOUBT_ERROR_CM = 6.0 * np.log(20) * np.sqrt(PLANES / 2)
-"""Answers good to so little leave a doubt of 6 cm about a curve through the 48 slabs of the scan."""
+DOUBT_FACTOR = 3.5 / SCALE_CM * float(np.sqrt(PLANES / 2))
+"""A head that is too sure by so much leaves a doubt of 3.5 cm about a curve through the 48 slabs of the scan."""
 
 
 @pytest.mark.usefixtures("one_organ_is_enough")
@@ -167,7 +167,7 @@ def test_a_curve_in_doubt_decides_only_what_organs_confirm(confirmed: bool) -> N
     liver = (40.0, 120.0) if confirmed else (300.0, 340.0)
     model = level_model(tasks, {"liver": liver, "spleen": (300.0, 340.0)})
     assert model.levels is not None
-    card = dataclasses.replace(model.levels.card, error_cm=DOUBT_ERROR_CM)
+    card = dataclasses.replace(model.levels.card, scale_factor=DOUBT_FACTOR)
     model = dataclasses.replace(model, levels=dataclasses.replace(model.levels, card=card))
     result = segment(body(FIRST_CM, PLANES), model, options=TORCH)
     report = result.report.body_part
@@ -254,11 +254,11 @@ def test_levels_that_contradict_each_other_decide_nothing(rng: np.random.Generat
     assert not result.report.body_part.is_trusted
 
 
-def test_no_answer_counts_for_more_than_the_heads_error_allows() -> None:
-    assert observation_weight(70.0, 2.0, 0.0) == 1 / 2.0
-    assert observation_weight(70.0, 2.0, 30.0) == pytest.approx(1 / 10.0, rel=0.01)
-    assert observation_weight(70.0, 40.0, 0.0) == 0.0
-    assert observation_weight(float("nan"), 2.0, 0.0) == 0.0
+def test_an_answer_counts_as_much_as_its_scale_and_the_heads_factor_allow() -> None:
+    assert observation_weight(70.0, 2.0, 1.0) == 1 / 2.0
+    assert observation_weight(70.0, 2.0, 5.0) == 1 / 10.0
+    assert observation_weight(70.0, 40.0, 1.0) == 0.0
+    assert observation_weight(float("nan"), 2.0, 1.0) == 0.0
 
 
 def test_a_scan_of_a_few_centimeters_is_told_to_be_one() -> None:

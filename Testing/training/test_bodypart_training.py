@@ -155,24 +155,31 @@ def placed(off_cm: float, *, slabs: int = 6) -> LevelSample:
 
 def test_the_margin_is_what_curves_are_off_beyond_their_doubt() -> None:
     """A steady error of 7 cm: the head is sure to within its own scale, so the doubt is that over sqrt(6) slabs."""
-    error_cm = 0.1
-    doubt_cm = max(SCALE_CM, error_cm / np.log(20)) / np.sqrt(6)
-    found = held_out_margin(reading_head(), [placed(7.0) for _ in range(4)], error_cm=error_cm)
+    doubt_cm = SCALE_CM / np.sqrt(6)
+    found = held_out_margin(reading_head(), [placed(7.0) for _ in range(4)], scale_factor=1.0)
     assert found["margin_95_cm"] == pytest.approx(7.0 - DOUBTS * doubt_cm, abs=0.15)
     assert (found["tiles"], found["tiles_that_decide"]) == (4.0, 1.0)
-    exact = held_out_margin(reading_head(), [placed(0.0)], error_cm=error_cm)
+    exact = held_out_margin(reading_head(), [placed(0.0)], scale_factor=1.0)
     assert exact["margin_95_cm"] == 0.0
 
 
 def test_tiles_that_may_not_decide_do_not_count() -> None:
-    """With answers good to 20 cm six slabs leave a doubt above the 8 cm that are allowed, and seven one below."""
-    error_cm = 20 * np.log(20)
-    assert 20 / np.sqrt(7) < MAX_DOUBT_CM < 20 / np.sqrt(6)
-    found = held_out_margin(reading_head(), [placed(17.0, slabs=7), placed(99.0)], error_cm=error_cm)
+    """With answers good to 12.5 cm six slabs leave a doubt above the 5 cm that are allowed, and seven one below."""
+    scale_cm = 12.5
+    assert scale_cm / np.sqrt(7) < MAX_DOUBT_CM < scale_cm / np.sqrt(6)
+    factor = scale_cm / SCALE_CM
+    found = held_out_margin(reading_head(), [placed(17.0, slabs=7), placed(99.0)], scale_factor=factor)
     assert (found["tiles"], found["tiles_that_decide"]) == (2.0, 0.5)
-    assert found["margin_95_cm"] == pytest.approx(17.0 - DOUBTS * 20 / np.sqrt(7), abs=0.2)
-    none = held_out_margin(reading_head(), [placed(99.0)], error_cm=error_cm)
-    assert (none["margin_95_cm"], none["tiles_that_decide"]) == (error_cm, 0.0)
+    assert found["margin_95_cm"] == pytest.approx(17.0 - DOUBTS * scale_cm / np.sqrt(7), abs=0.2)
+    none = held_out_margin(reading_head(), [placed(99.0)], scale_factor=factor)
+    assert (none["margin_95_cm"], none["tiles_that_decide"]) == (MAX_DOUBT_CM, 0.0)
+
+
+def test_the_factor_makes_the_scale_that_of_the_errors() -> None:
+    """Errors of 0 to 9.5 cm from a head that tells one scale: 95% are below 9, and log(20) scales hold them."""
+    found = held_out_errors(reading_head(), [placed(0.5 * number) for number in range(20)])
+    assert found["error_95_cm"] == pytest.approx(9.0, abs=0.2)
+    assert found["scale_factor"] * SCALE_CM * np.log(20) == pytest.approx(found["error_95_cm"], rel=0.02)
 
 
 def test_every_source_is_held_out_in_part() -> None:
@@ -213,7 +220,7 @@ def test_a_head_is_published_and_nothing_else_changes(registry: Registry, atlas_
     assert card.regions_cm == dict(REGIONS_CM)
     assert card.anchors_cm == dict(ANCHORS_CM)
     assert LIVER in card.ranges_cm
-    assert card.error_cm == card.validation["error_95_cm"]
+    assert card.scale_factor == card.validation["scale_factor"]
     assert card.margin_cm == card.validation["margin_95_cm"]
     assert card.training["sources"] == ["atlas"]
     assert card.license == registry.encoder_card().license
@@ -262,7 +269,7 @@ def test_the_command_trains_publishes_and_refuses_a_second_head(
     told = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
     card = card_of(registry)
     assert card is not None
-    assert told["error_cm"] == card.error_cm
+    assert told["scale_factor"] == card.scale_factor
     assert main(words) == 2
     assert "already has a level head" in capsys.readouterr().err
     assert main([*words, "--no-publish"]) == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from wbcss.bodypart import DOUBTS, levels_of_planes, may_decide, observation_weight
+from wbcss.bodypart import DOUBTS, MAX_DOUBT_CM, levels_of_planes, may_decide, observation_weight
 from wbcss.errors import RunError, SpecError
 from wbcss.io.atomic import write_text
 from wbcss.labels import OrganName, parse_task_id
@@ -213,29 +214,34 @@ def train_level_head(
 def held_out_errors(head: LevelHead, samples: Sequence[LevelSample]) -> dict[str, float]:
     """Errors in cm on the slabs of ``samples`` whose level is known: mean, 95% quantile, and how many.
 
-    Raises SpecError if no slab's level is known.
+    ``scale_factor`` is that of ``LevelCard``. Raises SpecError if no slab's level is known.
     """
-    errors = []
-    with torch.inference_mode():
-        for sample in samples:
-            levels, _ = head(sample.deep[None])
-            off = (levels[0] - sample.levels_cm).abs()
-            errors.append(off[torch.isfinite(off)])
-    off = torch.cat(errors).double() if errors else torch.zeros(0)
+    errors, told = [], []
+    for sample in samples:
+        levels, scales = levels_of_planes(head, sample.deep)
+        off = np.abs(levels - sample.levels_cm.double().numpy())
+        is_known = np.isfinite(off)
+        errors.append(off[is_known])
+        told.append(scales[is_known])
+    off, scale = (np.concatenate(parts) if parts else np.zeros(0) for parts in (errors, told))
     if not len(off):
         raise SpecError("no held-out slab has a known level; add an atlas, or scans that show a vertebra as a whole")
     return {
         "mean_absolute_error_cm": round(float(off.mean()), 3),
-        "error_95_cm": round(float(torch.quantile(off, _ERROR_QUANTILE)), 3),
+        "error_95_cm": round(float(np.quantile(off, _ERROR_QUANTILE)), 3),
+        "scale_factor": round(
+            float(np.quantile(off / scale, _ERROR_QUANTILE)) / math.log(1 / (1 - _ERROR_QUANTILE)), 3
+        ),
         "slabs": float(len(off)),
     }
 
 
-def held_out_margin(head: LevelHead, samples: Sequence[LevelSample], *, error_cm: float) -> dict[str, float]:
+def held_out_margin(head: LevelHead, samples: Sequence[LevelSample], *, scale_factor: float) -> dict[str, float]:
     """What curves through single ``samples`` are off beyond the doubt about them, and how often a curve may decide.
 
     A tile is the least that a scan shows, and a curve through a whole scan is surer than those measured here. Samples
-    whose curve may not decide by the rules of the product do not count. With none that may, the margin is ``error_cm``.
+    whose curve may not decide by the rules of the product do not count. With none that may, the margin is
+    ``MAX_DOUBT_CM``.
     """
     beyond, count = [], 0
     for sample in samples:
@@ -244,14 +250,14 @@ def held_out_margin(head: LevelHead, samples: Sequence[LevelSample], *, error_cm
             continue
         count += 1
         levels, scales = levels_of_planes(head, sample.deep)
-        weights = [observation_weight(level, scale, error_cm) for level, scale in zip(levels, scales, strict=True)]
+        weights = [observation_weight(level, scale, scale_factor) for level, scale in zip(levels, scales, strict=True)]
         curve = fit_curve(sample.heights_mm.numpy(), levels, weights)
         if curve is not None and may_decide(curve):
             off = np.abs(curve.at(sample.heights_mm[told].numpy()) - sample.levels_cm[told].numpy())
             beyond.append(np.maximum(off - DOUBTS * curve.doubt_cm, 0.0))
-    margin_cm = float(np.quantile(np.concatenate(beyond), _ERROR_QUANTILE)) if beyond else error_cm
+    margin_cm = float(np.quantile(np.concatenate(beyond), _ERROR_QUANTILE)) if beyond else MAX_DOUBT_CM
     return {
-        "margin_95_cm": margin_cm,
+        "margin_95_cm": round(margin_cm, 3),
         "tiles": float(count),
         "tiles_that_decide": round(len(beyond) / count, 3) if count else 0.0,
     }
@@ -330,7 +336,7 @@ def train_body_part(
     )
     save_weights(head.state_dict(), run_dir / _HEAD)
     errors = held_out_errors(head, held_out)
-    errors |= held_out_margin(head, held_out, error_cm=errors["error_95_cm"])
+    errors |= held_out_margin(head, held_out, scale_factor=errors["scale_factor"])
     card = LevelCard(
         encoder_sha256=encoder_card.weights_sha256,
         weights_sha256=hashlib.sha256((run_dir / _HEAD).read_bytes()).hexdigest(),
@@ -338,7 +344,7 @@ def train_body_part(
         regions_cm=REGIONS_CM,
         anchors_cm=ANCHORS_CM,
         ranges_cm=opened.ranges_cm,
-        error_cm=errors["error_95_cm"],
+        scale_factor=errors["scale_factor"],
         margin_cm=errors["margin_95_cm"],
         training={**identity["config"], "sources": list(opened.description)},
         validation=errors,

@@ -72,6 +72,6 @@ def _curve_of(levels: LoadedLevelHead, patch: FeaturePatch, encoder: EncoderSpec
     step = patch.labels.shape[2] // len(at_cm)
     heights = (np.arange(len(at_cm)) * step + (step - 1) / 2) * encoder.spacing_mm[2]
     weights = [
-        observation_weight(level, scale, levels.card.error_cm) for level, scale in zip(at_cm, scales, strict=True)
+        observation_weight(level, scale, levels.card.scale_factor) for level, scale in zip(at_cm, scales, strict=True)
     ]
     return fit_curve(heights, at_cm, weights)

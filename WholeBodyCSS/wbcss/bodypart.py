@@ -15,7 +15,6 @@ again with such tasks left alone.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -42,11 +41,11 @@ from .preprocess import ModelGrid
 from .tiling import Extent, Range
 from .volume import Confidence, LabelMap, Shape3
 
-SURE_DOUBT_CM, MAX_DOUBT_CM = 4.5, 8.0
+SURE_DOUBT_CM, MAX_DOUBT_CM = 2.5, 5.0
 """A curve in more doubt decides only what a task's organs confirm; in still more, nothing: the scan shows no body, too
 little of it, or one unknown to the head.
 
-Measured: at most 3.8 in scans of a whole neck, chest or abdomen, 5.1 to 7.8 in thirds of such, 3.7 to 14 in crops of
+Measured: at most 1.6 in scans of a whole neck, chest or abdomen, 1.4 to 7.8 in thirds of such, 2.8 and more in crops of
 one limb or half a pelvis, whose levels are up to 60 cm off.
 """
 
@@ -353,7 +352,9 @@ class BodyPartGate:
             height = ((first + last - 1) / 2) * self._grid.spacing_mm[2]
             for tile, start in enumerate(starts_ij):
                 ranges = [(start[axis], start[axis] + self._tile[axis]) for axis in range(2)]
-                weight = observation_weight(levels[tile, row], scales[tile, row], self._card.error_cm) * inside / step
+                weight = (
+                    observation_weight(levels[tile, row], scales[tile, row], self._card.scale_factor) * inside / step
+                )
                 if weight > 0 and self._extent.touches(ranges[0], ranges[1], (max(first, 0), last)):
                     self._heights.append(height)
                     self._levels.append(float(levels[tile, row]))
@@ -366,14 +367,13 @@ def may_decide(curve: LevelCurve | None) -> bool:
     return curve is not None and not curve.is_reversed and curve.doubt_cm <= MAX_DOUBT_CM
 
 
-def observation_weight(level_cm: float, scale_cm: float, error_cm: float) -> float:
+def observation_weight(level_cm: float, scale_cm: float, scale_factor: float) -> float:
     """How much an answer of the head counts in a curve, 1 / cm; 0 if it is none.
 
-    A head that has learned its patches by heart is too sure of itself, so no answer counts for more than its 95%
-    error on held-out patches (of Laplace's law, log 20 times the scale) allows.
+    A head that has learned its patches by heart is too sure of itself, by the factor of its card.
     """
     is_sure = np.isfinite(level_cm) and scale_cm < LEAST_SCALE_SHARE * EMPTY_SCALE_CM
-    return 1 / max(scale_cm, error_cm / math.log(20)) if is_sure else 0.0
+    return 1 / (scale_factor * scale_cm) if is_sure else 0.0
 
 
 def organ_levels(organs: Mapping[int, OrganName], ranges: Mapping[OrganName, LevelRange]) -> dict[int, OrganLevels]:

@@ -32,7 +32,8 @@ class LevelCard:
         regions_cm: Levels of the regions that a report names, from the head down.
         anchors_cm: Level of the middle of organs that lie at the same level in everybody, such as vertebrae.
         ranges_cm: Where organs may be that no task has learned a range for, already widened.
-        error_cm: What the head was off by at most in 95% of held-out slabs: no answer counts for more than it allows.
+        scale_factor: By how much the head is too sure: that times the scale it tells is that of its errors, so that 95%
+            of held-out slabs are off by less than log(20) times as much, as Laplace's law has it.
         margin_cm: What a curve may be off beyond the doubt about it, in 95% of the curves through one held-out tile.
         training: Free JSON about the training; no patient identifiers.
         validation: Free JSON: errors on held-out slabs.
@@ -47,7 +48,7 @@ class LevelCard:
     regions_cm: Mapping[str, LevelRange]
     anchors_cm: Mapping[OrganName, float]
     ranges_cm: Mapping[OrganName, LevelRange]
-    error_cm: float
+    scale_factor: float
     margin_cm: float
     training: Mapping[str, Any] = field(default_factory=dict)
     validation: Mapping[str, Any] = field(default_factory=dict)
@@ -64,9 +65,10 @@ class LevelCard:
         for name, (first, last) in (*self.regions_cm.items(), *self.ranges_cm.items()):
             if not (math.isfinite(first) and math.isfinite(last) and first < last):
                 raise RegistryError(f"the levels of {name} must be two numbers, first < last, got {first} and {last}")
-        for name, value in (("error_cm", self.error_cm), ("margin_cm", self.margin_cm)):
-            if not (math.isfinite(value) and value >= 0):
-                raise RegistryError(f"{name} must be a number of at least 0, got {value}")
+        if not (math.isfinite(self.margin_cm) and self.margin_cm >= 0):
+            raise RegistryError(f"margin_cm must be a number of at least 0, got {self.margin_cm}")
+        if not (math.isfinite(self.scale_factor) and self.scale_factor > 0):
+            raise RegistryError(f"scale_factor must be a number above 0, got {self.scale_factor}")
         try:
             datetime.datetime.fromisoformat(self.created)
         except (TypeError, ValueError):

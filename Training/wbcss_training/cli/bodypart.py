@@ -75,7 +75,7 @@ def _run(args: argparse.Namespace) -> int:
         )
     errors = card.validation
     if args.json:
-        sys.stdout.write(json.dumps({"error_cm": card.error_cm, "validation": dict(errors)}) + "\n")
+        sys.stdout.write(json.dumps({"scale_factor": card.scale_factor, "validation": dict(errors)}) + "\n")
     else:
         sys.stdout.write(
             f"levels are off by {errors['mean_absolute_error_cm']:.2f} cm on average and {errors['error_95_cm']:.2f} "
