@@ -164,8 +164,8 @@ def test_the_margin_is_what_curves_are_off_beyond_their_doubt() -> None:
 
 
 def test_tiles_that_may_not_decide_do_not_count() -> None:
-    """With answers good to 12.5 cm six slabs leave a doubt above the 5 cm that are allowed, and seven one below."""
-    scale_cm = 12.5
+    """With answers good to 10 cm six slabs leave a doubt above the 4 cm that are allowed, and seven one below."""
+    scale_cm = 10.0
     assert scale_cm / np.sqrt(7) < MAX_DOUBT_CM < scale_cm / np.sqrt(6)
     factor = scale_cm / SCALE_CM
     found = held_out_margin(reading_head(), [placed(17.0, slabs=7), placed(99.0)], scale_factor=factor)

@@ -41,12 +41,12 @@ from .preprocess import ModelGrid
 from .tiling import Extent, Range
 from .volume import Confidence, LabelMap, Shape3
 
-SURE_DOUBT_CM, MAX_DOUBT_CM = 2.5, 5.0
+SURE_DOUBT_CM, MAX_DOUBT_CM = 2.5, 4.0
 """A curve in more doubt decides only what a task's organs confirm; in still more, nothing: the scan shows no body, too
 little of it, or one unknown to the head.
 
-Measured: at most 1.6 in scans of a whole neck, chest or abdomen, 1.4 to 7.8 in thirds of such, 2.8 and more in crops of
-one limb or half a pelvis, whose levels are up to 60 cm off.
+Measured: at most 1.4 in scans of a whole neck, chest or abdomen, 1.4 to 9.4 in thirds of such (the third of a pelvis
+with 4.6 is 15 cm off), 1.9 to 5.7 in crops of one limb or half a pelvis, whose levels are up to 60 cm off.
 """
 
 DOUBTS = 2.0
