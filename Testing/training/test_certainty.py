@@ -13,6 +13,7 @@ from wbcss.nn.decoder import Decoder
 from wbcss_training.certainty import (
     ClaimedVoxels,
     draw_claimed_voxels,
+    fit_odds,
     fit_scale,
     learn_certainty,
     train_head,
@@ -112,3 +113,15 @@ def test_claimed_voxels_are_those_of_annotated_organs_that_the_decoder_names(dec
     torch.testing.assert_close(known.true_class[known.right], torch.full((2048,), share))
     unknown = torch.tensor([True, False, True, True])
     assert len(draw_claimed_voxels(decoder, FeaturePatch(skips, labels, unknown), temperature=2.0, seed=0)) == 0
+
+
+def test_a_slope_that_is_given_is_kept_and_the_shift_still_fits() -> None:
+    """Odds that say nothing, right in a fifth: free, the slope goes to its least; kept, it stays and the mean fits."""
+    odds = torch.linspace(-2, 6, 1000)
+    right = torch.arange(1000) % 5 == 0
+    free, kept = fit_odds(odds, right), fit_odds(odds, right, slope=1.2)
+    assert float(free[0]) == pytest.approx(0.05, abs=0.02)
+    assert float(kept[0]) == pytest.approx(1.2)
+    assert float(torch.sigmoid(odds * kept[0] + kept[1]).mean()) == pytest.approx(
+        0.2, abs=0.02
+    )  # the ridge pulls a little

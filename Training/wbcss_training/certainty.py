@@ -165,16 +165,17 @@ def train_head(voxels: ClaimedVoxels, width: int, *, seed: int) -> ConfidenceHea
     return ConfidenceHead(weight, bias, out_weight, out_bias, head.scale)
 
 
-def fit_scale(voxels: ClaimedVoxels, head: ConfidenceHead) -> torch.Tensor:
-    """Scale and shift of the head's log odds, (2,), that ``fit_odds`` finds."""
+def fit_scale(voxels: ClaimedVoxels, head: ConfidenceHead, *, keeps_slope: bool = False) -> torch.Tensor:
+    """Scale and shift of the head's log odds, (2,), that ``fit_odds`` finds; or the head's scale and a shift for it."""
+    slope = float(head.scale[0]) if keeps_slope else None
     with torch.inference_mode():
-        return fit_odds(head.raw_log_odds(voxels.features, voxels.log_odds), voxels.right)
+        return fit_odds(head.raw_log_odds(voxels.features, voxels.log_odds), voxels.right, slope=slope)
 
 
-def fit_odds(log_odds: torch.Tensor, is_right: torch.Tensor) -> torch.Tensor:
+def fit_odds(log_odds: torch.Tensor, is_right: torch.Tensor, *, slope: float | None = None) -> torch.Tensor:
     """Scale and shift of log odds (N,), (2,) float32, with the smallest negative log-likelihood of being right (N,).
 
-    The scale is at least 0.05, so that the order of voxels is kept.
+    The scale is at least 0.05, so that the order of voxels is kept, or ``slope``, if that is given.
     """
     odds, right = log_odds.double().numpy(), is_right.numpy().astype(float)
 
@@ -185,7 +186,9 @@ def fit_odds(log_odds: torch.Tensor, is_right: torch.Tensor) -> torch.Tensor:
         pull = 2 * _RIDGE * np.array([parameters[0] - 1, parameters[1]])
         return float(value), np.array([np.mean(missed * odds), np.mean(missed)]) + pull
 
-    found = minimize(objective, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B", bounds=[(0.05, 20), (-20, 20)])
+    slopes = (0.05, 20.0) if slope is None else (slope, slope)
+    start = np.array([1.0 if slope is None else slope, 0.0])
+    found = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=[slopes, (-20, 20)])
     return torch.tensor(found.x, dtype=torch.float32)
 
 

@@ -50,6 +50,11 @@ OrganScales = Mapping[int, torch.Tensor]
 MIN_SCANS = 2
 """An organ that fewer scans can judge stays as sure as it is."""
 
+FEW_ORGANS = 0.5
+"""With a smaller share of its organs annotated a task learns to be less sure of them all, but not to tell right from
+wrong less: chest, judged by its esophagus alone, got one confidence for everything.
+"""
+
 TILES_PER_CASE = 2
 _EVIDENCE = "evidence.safetensors"
 _TILES_SHARE = 0.3
@@ -107,7 +112,9 @@ def recalibrate(
         )
     found = calibrate(groups)
     facts = {**calibration_json(found), "recalibrated_on": len(cases)}
-    evidence = _evidence(load_evidence(registry, card), found.temperature, decoder, patches)
+    shown = {organ.name for organ in card.organs} & {name for case in cases for name in case.values.values()}
+    few = len(shown) < FEW_ORGANS * len(card.organs)
+    evidence = _evidence(load_evidence(registry, card), found.temperature, decoder, patches, keeps_slope=few)
     scans = _scan_claims(
         replace(model, cards={task: replace(card, calibration=facts)}, evidence={task: evidence}),
         task,
@@ -175,9 +182,9 @@ def _encoded(
 
 
 def _evidence(
-    evidence: TaskEvidence, temperature: float, decoder: Decoder, patches: Sequence[FeaturePatch]
+    evidence: TaskEvidence, temperature: float, decoder: Decoder, patches: Sequence[FeaturePatch], *, keeps_slope: bool
 ) -> TaskEvidence:
-    """``evidence`` with the scale of a learned confidence, if it has one, fitted to ``patches``."""
+    """``evidence`` with the scale of a learned confidence, if it has one, or its shift alone fitted to ``patches``."""
     if evidence.certainty is None:
         return evidence
     drawn = [
@@ -185,7 +192,9 @@ def _evidence(
         for number, patch in enumerate(patches)
     ]
     voxels = joined_voxels([part for part in drawn if len(part)])
-    certainty = dataclasses.replace(evidence.certainty, scale=fit_scale(voxels, evidence.certainty))
+    certainty = dataclasses.replace(
+        evidence.certainty, scale=fit_scale(voxels, evidence.certainty, keeps_slope=keeps_slope)
+    )
     return dataclasses.replace(evidence, certainty=certainty)
 
 
@@ -265,11 +274,6 @@ def usual_confidences(scans: Sequence[ScanClaims], scales: OrganScales, card: Ta
             if organ.label in claims.present and bool(mine.any()):
                 found.setdefault(organ.name, []).append(float(sure[mine].mean()))
     return {name: dataclasses.asdict(ConfidenceSums.of(values)) for name, values in sorted(found.items())}
-
-
-def _told(scans: Sequence[ScanClaims], scales: OrganScales, card: TaskCard) -> dict[str, Any]:
-    names = [organ.name for organ in card.organs if organ.label in scales]
-    return {**scan_facts(scans), "organs": names, "usual": usual_confidences(scans, scales, card)}
 
 
 def scan_facts(scans: Sequence[ScanClaims]) -> dict[str, Any]:
