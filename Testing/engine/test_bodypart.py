@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 from analytic_model import Thresholds
-from level_model import REGIONS, SCALE_CM, body, level_model, levels_of
+from level_model import REGIONS, SCALE_CM, body, hu_of, level_model, levels_of
 
 from wbcss.bodypart import MAX_DOUBT_CM, SURE_DOUBT_CM, observation_weight
 from wbcss.catalogue import catalogue
@@ -252,6 +252,23 @@ def test_levels_that_contradict_each_other_decide_nothing(rng: np.random.Generat
     assert any("its levels are in doubt by" in text for text in result.report.warnings)
     assert result.report.body_part is not None
     assert not result.report.body_part.is_trusted
+
+
+def test_what_was_dropped_by_a_curve_that_is_not_trusted_in_the_end_comes_back(rng: np.random.Generator) -> None:
+    """The lower third of the scan is read well, which is all that is known when its planes are finished."""
+    volume = body(FIRST_CM, PLANES)
+    voxels = volume.voxels.copy()
+    upper = np.arange(PLANES // 3, PLANES)
+    voxels[:, :, upper] = hu_of(rng.uniform(50.0, 150.0, len(upper) // 4)).repeat(4)
+    model = a_model({"liver": (20.0, 30.0), "spleen": (20.0, 30.0)})
+    lower = segment(dataclasses.replace(volume, voxels=voxels[:, :, : PLANES // 3]), model, options=TORCH)
+    assert not lower.labels.any(), "this third alone is believed, and neither organ can be there"
+    on, off = (segment(dataclasses.replace(volume, voxels=voxels), model, options=options) for options in (TORCH, OFF))
+    assert on.report.body_part is not None
+    assert not on.report.body_part.is_trusted
+    assert set(on.report.body_part.left_alone) == {TRUNK, LEGS}
+    np.testing.assert_array_equal(on.labels, off.labels)
+    assert any("its levels are in doubt by" in text for text in on.report.warnings)
 
 
 def test_an_answer_counts_as_much_as_its_scale_and_the_heads_factor_allow() -> None:

@@ -275,15 +275,15 @@ class BodyPartGate:
         """Which tasks to leave alone in another pass, once ``votes`` took every plane; none if it would change nothing.
 
         A task believes the curve if it is in little doubt or one published before it, or itself, firmly confirms it,
-        until one contradicts.
+        until one contradicts. Nobody believes one that was trusted for a while and is not in the end.
         """
         curve = self.curve
-        if curve is None or not self.is_trusted:
+        if curve is None:
             return Verdict()
-        is_believed, overruled_by = curve.doubt_cm <= SURE_DOUBT_CM, None
+        is_believed, overruled_by = curve.doubt_cm <= SURE_DOUBT_CM and self.is_trusted, None
         left_alone = []
         for task, vote in self.votes.items():
-            said = vote.say(curve, self._margin_cm(curve))
+            said = vote.say(curve, self._margin_cm(curve)) if self.is_trusted else "nothing"
             is_believed = is_believed or said == "firmly for"
             if said == "against" and overruled_by is None:
                 overruled_by = task
