@@ -226,12 +226,11 @@ def held_out_errors(head: LevelHead, samples: Sequence[LevelSample]) -> dict[str
     off, scale = (np.concatenate(parts) if parts else np.zeros(0) for parts in (errors, told))
     if not len(off):
         raise SpecError("no held-out slab has a known level; add an atlas, or scans that show a vertebra as a whole")
+    in_scales = float(np.quantile(off / scale, _ERROR_QUANTILE))
     return {
         "mean_absolute_error_cm": round(float(off.mean()), 3),
         "error_95_cm": round(float(np.quantile(off, _ERROR_QUANTILE)), 3),
-        "scale_factor": round(
-            float(np.quantile(off / scale, _ERROR_QUANTILE)) / math.log(1 / (1 - _ERROR_QUANTILE)), 3
-        ),
+        "scale_factor": round(in_scales / -math.log(1 - _ERROR_QUANTILE), 3),
         "slabs": float(len(off)),
     }
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from wbcss.bodypart import MAX_DOUBT_CM, levels_of_planes, observation_weight
+from wbcss.bodypart import levels_of_planes, may_decide, observation_weight
 from wbcss.cards import TaskCard
 from wbcss.labels import OrganName
 from wbcss.levels import LevelCurve, fit_curve, learned_range
@@ -52,7 +52,7 @@ def learn_ranges(
         if len(patch.skips) < len(encoder.stage_channels):
             return {}
         curve = _curve_of(levels, patch, encoder)
-        if curve is None or curve.is_reversed or curve.doubt_cm > MAX_DOUBT_CM:
+        if curve is None or not may_decide(curve):
             continue
         labels = patch.labels.numpy()
         at = curve.at(np.arange(labels.shape[2]) * encoder.spacing_mm[2])

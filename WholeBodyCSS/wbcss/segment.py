@@ -237,13 +237,11 @@ class _Job:
         )
 
     def _attempt(self, scan: Scan, body: Extent, step: Step) -> RunReport:
-        """Run once on ``step``, from clean outputs."""
-        self._labels.fill(0)
-        self._confidence.fill(1)
-        self._testimony, self._descriptors = NO_TESTIMONY, {}
+        """Run on ``step``, and once more if organs contradict the body-part check."""
         grid = scan.grid
         plan = plan_tiles(grid.shape, TileSpec(size=step.tile, overlap=self._options.overlap), body)
         if plan is None:
+            self._clear()
             return self._report(step, "none", (0, 0, 0), 0, 0)
         heads = self._heads(step.device)
         gate = self._gate(grid, body, step)
@@ -260,6 +258,12 @@ class _Job:
         report = self._report(step, backend.name, (i, j, k), plan.num_tiles, backend.num_calls)
         return report if gate is None else dataclasses.replace(report, body_part=gate.report())
 
+    def _clear(self) -> None:
+        """Forget what an earlier attempt or pass has written."""
+        self._labels.fill(0)
+        self._confidence.fill(1)
+        self._testimony, self._descriptors = NO_TESTIMONY, {}
+
     def _run_pass(
         self,
         scan: Scan,
@@ -270,8 +274,7 @@ class _Job:
         gate: BodyPartGate | None,
     ) -> None:
         """Fill the outputs, from clean ones."""
-        self._labels.fill(0)
-        self._confidence.fill(1)
+        self._clear()
         merger = self._merger(scan.grid)
         pools = open_pools(self._model, heads, step.device, describe=self._options.describe)
         Pass(
